@@ -1,0 +1,75 @@
+"""What the reconciler needs from the world, in primitives of `core`. Each port has one contract suite in tests/contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from jupyter_gpu_reclaim.core.model import Event, Outcome, Reason, Snapshot, Transition
+
+
+class Clock(Protocol):
+    """Time, so that tests and replays can bring their own."""
+
+    def now(self) -> datetime:
+        """The present, aware, UTC."""
+        ...
+
+
+class Observer(Protocol):
+    """Reads GPUs and kernels. Facts only: phases as the agents report them; wishes and pins are the reconciler's."""
+
+    async def snapshot(self) -> Snapshot:
+        """The world now. Never raises for a GPU, driver or kernel that cannot be read: what is unknown is `None`."""
+        ...
+
+
+class KernelControl(Protocol):
+    """Acts on one kernel. No call raises: what goes wrong is an `Outcome`."""
+
+    async def suspend(self, kernel_id: str) -> Outcome:
+        """Close the gate and move the kernel's GPU bytes to host memory. `Refused` if the agent finds user code."""
+        ...
+
+    async def resume(self, kernel_id: str) -> Outcome:
+        """Bring the bytes back and open the gate. After `Failed(memory_intact=True)` it may be tried again."""
+        ...
+
+    async def end_wait(self, kernel_id: str, message: str) -> None:
+        """End the cells that wait at the kernel's gate with one clear error; its bytes stay safe in host memory."""
+        ...
+
+
+class ReclaimLog(Protocol):
+    """The append-only log of transitions."""
+
+    async def append(self, rows: Sequence[Transition]) -> None:
+        """Write rows durably before returning; a row whose id is there already is left alone. Raises `LogUnavailable`."""
+        ...
+
+    async def query(
+        self,
+        *,
+        kernel_id: str | None = None,
+        gpu: str | None = None,
+        reason: Reason | None = None,
+        events: Iterable[Event] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[list[Transition], str | None]:
+        """Newest first. `after` is the cursor a former call returned; the second value is the next one, None at the end.
+
+        Raises `BadCursor` for a cursor that is not one of ours, `LogUnavailable` when the database does not answer.
+        """
+        ...
+
+
+class LogUnavailable(Exception):
+    """The log's database cannot be written or read now; the message says which and what to do."""
+
+
+class BadCursor(ValueError):
+    """A cursor that no query returned."""

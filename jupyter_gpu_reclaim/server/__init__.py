@@ -1,0 +1,1 @@
+"""Inside jupyter_server: wiring, the agents' socket, the observer, and the HTTP surface."""

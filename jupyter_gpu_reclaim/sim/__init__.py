@@ -1,0 +1,1 @@
+"""A simulated GPU, shipped: one shared board, a torch device and an NVML library over it. Labelled wherever it shows."""
