@@ -1,0 +1,34 @@
+# Each target does all its own set-up: Python 3.11+, make and g++ are all a fresh machine needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo lab test lint bench clean
+
+demo: .venv/demo
+	$(BIN)/jupyter gpu-reclaim demo
+
+lab: .venv/demo
+	$(BIN)/jupyter gpu-reclaim lab
+
+test: .venv/test
+	$(BIN)/python -m pytest
+
+bench: .venv/test
+	$(BIN)/jupyter gpu-reclaim bench
+
+lint: .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# One environment, grown by what a target needs; `pip` because it alone finds a wheel laid on this disk.
+$(BIN)/pip:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+
+.venv/%: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv
