@@ -65,6 +65,8 @@ class Reason(StrEnum):
     ALREADY_RESIDENT = "already_resident"
     RETRY_LATER = "retry_later"  # the last attempt failed; a rest before the next
     LOST = "lost"
+    SWITCHED_OFF = "switched_off"  # mode "off": nothing is reclaimed
+    DRY_RUN = "dry_run"  # mode "dry_run": it would have been reclaimed
     # why a kernel is acted on
     IDLE = "idle"
     PRESSURE = "pressure"  # GPU memory short of the headroom
@@ -124,6 +126,7 @@ class Holding:
     mechanism: str | None = None  # None: nothing we have can move it
     unsupported: str | None = None  # why mechanism is None, as a sentence
     managed: bool = False  # an agent speaks for this kernel
+    pid: int | None = None  # of the process behind kernel_id, which a restart changes; None: unknown
     unmovable: Mapping[str, int] = field(default_factory=dict)  # reason → bytes left in place
     waiting: int = 0  # cells (or other user code) waiting at the closed gate
     reclaim_wanted_at: datetime | None = None
