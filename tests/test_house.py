@@ -1,4 +1,4 @@
-"""The architecture as a checked fact: who may import whom, who alone touches which library, and how large a room may be."""
+"""The architecture as a checked fact: who may import whom, who alone touches which library, how large a room is."""
 
 from __future__ import annotations
 
@@ -39,7 +39,19 @@ ONLY_HERE = {
     "cuda": ("gpu/process_checkpoint.py",),
     "torch": ("agent/torch_offload", "sim/torch_backend.py", "bench"),
 }
-IMPURE = {"time", "random", "os", "io", "asyncio", "threading", "socket", "subprocess", "pathlib", "secrets", "logging"}
+IMPURE = {
+    "time",
+    "random",
+    "os",
+    "io",
+    "asyncio",
+    "threading",
+    "socket",
+    "subprocess",
+    "pathlib",
+    "secrets",
+    "logging",
+}
 IMPURE_CALLS = re.compile(r"\b(datetime\.now|datetime\.utcnow|date\.today|uuid\.uuid[14]|open\()")
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -80,7 +92,7 @@ def test_rooms_import_only_downwards() -> None:
 
 
 def test_libraries_stay_in_their_room() -> None:
-    """SQLAlchemy, pynvml, cuda and torch are imported only where the house says, so each can be replaced in one place."""
+    """SQLAlchemy, pynvml, cuda and torch are imported only where the house says, so each has one place."""
     wrong = []
     for path in FILES:
         place = path.relative_to(PACKAGE).as_posix()
@@ -110,7 +122,13 @@ def test_the_agent_stands_alone() -> None:
             if level:
                 assert module.startswith(f"{NAME}.agent"), f"{path.name}: {module} lies outside agent/"
             else:
-                known = top in sys.stdlib_module_names or top in {"torch", "IPython", "comm", "debugpy", "ipykernel"}
+                known = top in sys.stdlib_module_names or top in {
+                    "torch",
+                    "IPython",
+                    "comm",
+                    "debugpy",
+                    "ipykernel",
+                }
                 assert known, f"{path.name} imports {module}"
 
 

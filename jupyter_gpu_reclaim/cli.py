@@ -1,0 +1,90 @@
+"""`jupyter gpu-reclaim …`: each subcommand parses its words, makes one call and returns an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jupyter_gpu_reclaim import __version__
+
+
+def show(line: str) -> None:
+    """One line for the person, at once: steps take seconds and should be seen as they happen."""
+    print(line, flush=True)
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Two notebooks, one simulated GPU; 0 only if every promise held."""
+    from jupyter_gpu_reclaim.demo import play
+    from jupyter_gpu_reclaim.demo.jupyter_session import CellFailed, ServerFailed
+    from jupyter_gpu_reclaim.sim.build import BuildFailed
+
+    try:
+        figures = play.run(show, arguments.json)
+    except (play.PromiseBroken, ServerFailed, CellFailed, BuildFailed) as problem:
+        print(f"\nThe demo did not hold: {problem}", file=sys.stderr)
+        return 1
+    show(
+        "\nLosses, parameters, gradients, buffers and optimizer state equal the uninterrupted run, bit for bit."
+    )
+    show(f"Simulated GPU; everything else was real. {figures['took_seconds']} s in all.")
+    return 0
+
+
+def lab(arguments: argparse.Namespace) -> int:
+    """JupyterLab on the simulated GPU, until it is closed; its exit code."""
+    from jupyter_gpu_reclaim.demo import lab as demo_lab
+
+    return demo_lab.run(show, arguments.folder, arguments.rest)
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Measures, prints a table, and says for each figure whether its target holds; 0 if all were measured."""
+    from jupyter_gpu_reclaim import bench as benches
+
+    return benches.run(show, arguments.only, arguments.json)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, one subparser a command."""
+    top = argparse.ArgumentParser(prog="jupyter gpu-reclaim", description=__doc__.split(":")[0])
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "demo", help="play the whole way on the simulated GPU and check it bit for bit"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    command.set_defaults(call=demo)
+
+    command = commands.add_parser(
+        "lab", help="open JupyterLab on the simulated GPU with the demo's notebooks"
+    )
+    command.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("gpu-reclaim-lab"),
+        help="where the notebooks go (default: %(default)s)",
+    )
+    command.add_argument("rest", nargs="*", metavar="-- OPTIONS", help="passed on to `jupyter lab`")
+    command.set_defaults(call=lab)
+
+    command = commands.add_parser("bench", help="measure what we cost, beside what we promise")
+    command.add_argument(
+        "--only", type=lambda text: text.split(","), default=None, metavar="GROUP,…", help="only these groups"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    command.set_defaults(call=bench)
+    return top
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = parser().parse_args(words)
+    return arguments.call(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
