@@ -1,0 +1,167 @@
+"""The settings, as traits. A policy trait has the name of its field in `core.model.Policy`, spans with `_seconds`."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import Any
+
+from traitlets import Enum, Float, HasTraits, Int, List, Unicode
+
+from jupyter_gpu_reclaim.core.model import Policy
+
+_DEFAULT = Policy()
+_LONGEST_SECONDS = 10 * 365 * 86400.0
+
+
+class Seconds(Float):
+    """A span in seconds; the fraction counts. Between `min` (0) and ten years, so that it is always a real span."""
+
+    info_text = "a number of seconds from 0 to ten years"
+
+    def __init__(self, default_value: float | timedelta, **metadata: Any) -> None:
+        if isinstance(default_value, timedelta):
+            default_value = default_value.total_seconds()
+        super().__init__(default_value, **{"min": 0.0, "max": _LONGEST_SECONDS, **metadata})
+
+    def validate(self, obj: Any, value: Any) -> float:
+        """The span as float. Raises `TraitError` for what is no number in range (a NaN is in no range)."""
+        span = super().validate(obj, value)
+        if math.isnan(span):
+            self.error(obj, value)
+        return span
+
+
+class Bytes(Int):
+    """A number of bytes, 0 or more."""
+
+    info_text = "a whole number of bytes, 0 or more"
+
+    def __init__(self, default_value: int, **metadata: Any) -> None:
+        super().__init__(default_value, **{"min": 0, **metadata})
+
+
+class PolicyTraits(HasTraits):
+    """Mixed into the server extension, so that every line below is a line of its configuration."""
+
+    mode = Enum(
+        ("on", "dry_run", "off"),
+        default_value=_DEFAULT.mode,
+        help="""What is done about idle kernels. "on": they are reclaimed. "dry_run": nothing is moved, and the log
+        shows what would have been. "off": nothing is reclaimed. Kernels that are reclaimed already come back to the
+        GPU when their next cell runs, whatever the mode. The default is "on", since the data
+        is kept bit for bit and a reclaim that fails is rolled back.""",
+    ).tag(config=True)
+
+    idle_after_seconds = Seconds(
+        _DEFAULT.idle_after,
+        help="""Seconds after the end of the last cell (or other code of its user) until a kernel counts as idle and
+        is reclaimed, whether or not anybody needs the GPU. 0: as soon as a cell ends. The default, 20 minutes, is
+        longer than most pauses for thought and short beside a lunch break; coming back takes seconds.""",
+    ).tag(config=True)
+
+    pressure_idle_after_seconds = Seconds(
+        _DEFAULT.pressure_idle_after,
+        help="""Seconds without activity after which a kernel may be reclaimed early, when GPU memory is short or
+        somebody waits for room. 0: at once after a cell. More than `idle_after_seconds` has no effect. The default,
+        2 minutes, keeps a kernel on the GPU from one cell to the next while its user is at it.""",
+    ).tag(config=True)
+
+    headroom_bytes = Bytes(
+        _DEFAULT.headroom_bytes,
+        help="""Bytes that are to stay free on each GPU, so that a new notebook finds room at once. With less free,
+        idle kernels are reclaimed after `pressure_idle_after_seconds`. 0, the default: no free memory is kept; room
+        is made when somebody waits for it.""",
+    ).tag(config=True)
+
+    pressure_grace_seconds = Seconds(
+        _DEFAULT.pressure_grace,
+        help="""Seconds for which a GPU must be short of headroom without a break before anything is reclaimed for
+        it. 0: at once. The default, 30 seconds, outlasts the peaks that come and go within a cell.""",
+    ).tag(config=True)
+
+    cooldown_seconds = Seconds(
+        _DEFAULT.cooldown,
+        help="""Seconds of rest after a restore in which the kernel is not reclaimed again, against thrashing. 0: no
+        rest. The default is 1 minute, long beside a restore.""",
+    ).tag(config=True)
+
+    min_reclaim_bytes = Bytes(
+        _DEFAULT.min_reclaim_bytes,
+        help="""A kernel with fewer bytes on GPUs is left alone. 0: none is too small. The default, 64 MiB, is small
+        on any GPU of today; moving less makes no room for anybody.""",
+    ).tag(config=True)
+
+    host_reserve_bytes = Bytes(
+        _DEFAULT.host_reserve_bytes,
+        help="""Bytes of host memory that reclaims leave alone: a kernel is reclaimed only if its data fits beside
+        this reserve. 0: all available memory may be used, at the risk that the machine runs out of memory. The
+        default, 2 GiB, leaves room for the notebooks' own work.""",
+    ).tag(config=True)
+
+    max_in_flight = Int(
+        _DEFAULT.max_in_flight,
+        min=1,
+        help="""How many kernels are reclaimed at the same time; the others come after them. At least 1. The default
+        is 2, since more share the same memory bus and finish no sooner. Restores are not held back by it.""",
+    ).tag(config=True)
+
+    max_pin_seconds = Seconds(
+        _DEFAULT.max_pin,
+        help="""Longest time, in seconds, for which a user may keep a kernel from being reclaimed (a pin). 0: pins
+        are not allowed. The default, 12 hours, covers a working day; every pin has an end.""",
+    ).tag(config=True)
+
+    restore_timeout_seconds = Seconds(
+        _DEFAULT.restore_timeout,
+        help="""Seconds for which a cell waits for room on the GPU before it ends with an error that says so; its
+        data stays safe in host memory, and the next cell asks again. 0: it waits without limit. The default is 10
+        minutes: longer, and its user should know rather than wait.""",
+    ).tag(config=True)
+
+    retry_after_seconds = Seconds(
+        _DEFAULT.retry_after,
+        help="""Seconds of rest after a move that failed or was refused, before it is tried again. Restores are tried
+        sooner at first (1, 2, 4 … seconds, up to this). 0: no rest. The default is 30 seconds.""",
+    ).tag(config=True)
+
+    db_url = Unicode(
+        "",
+        help="""Where the log is kept, as a SQLAlchemy URL. "", the default: an SQLite file in Jupyter's data
+        directory, which needs no setting up.""",
+    ).tag(config=True)
+
+    tick_seconds = Seconds(
+        5.0,
+        min=0.1,
+        help="""Seconds between two looks at GPUs and kernels. At least 0.1. A cell that waits for its data does not
+        wait for this: it is seen to at once. The default, 5, is short beside every span above.""",
+    ).tag(config=True)
+
+    sample_seconds = Seconds(
+        5.0,
+        min=0.1,
+        help="""Seconds between two reports of a kernel's agent about its GPU memory and background work, while
+        they change. At least 0.1. Changes that matter at once are reported at once. The default is 5.""",
+    ).tag(config=True)
+
+    orphan_seconds = Seconds(
+        5.0,
+        help="""Seconds after which the agent of a reclaimed kernel that has lost the server, with a cell waiting,
+        restores the data by itself. 0: at once. The default, 5, lets a server that restarts come back first.""",
+    ).tag(config=True)
+
+    harmless_modules = List(
+        Unicode(),
+        help="""Names of Python modules whose threads never use the GPU, beside those known already: a kernel where
+        only such threads run counts as idle. A name covers its submodules. Default: none.""",
+    ).tag(config=True)
+
+    def to_policy(self) -> Policy:
+        """The policy these settings make. Each setting was validated when it was set (`TraitError`)."""
+        return Policy(**{name: self._policy_value(name) for name in Policy.__dataclass_fields__})
+
+    def _policy_value(self, name: str) -> Any:
+        if isinstance(getattr(_DEFAULT, name), timedelta):
+            return timedelta(seconds=getattr(self, f"{name}_seconds"))
+        return getattr(self, name)
