@@ -1,0 +1,151 @@
+// One in-order stream per device, the device guard and torch's hooks.
+//
+// Copies are immediate. Under MODE_DELAY_COPIES a non_blocking copy between host and device runs only when something
+// that CUDA orders after it comes: an operator or a blocking copy on that device, a synchronize, a wait for its event,
+// empty_cache. It reads its source then, not earlier, so a host that looks (or writes) without synchronizing sees it.
+#pragma once
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#include <deque>
+
+#include "allocator.hpp"
+
+namespace simgpu {
+using at::Tensor;
+
+// ---------------------------------------------------------------- the stream
+struct Copy {
+  Tensor to, from;               // host aliases of the bytes as they lay when the copy was asked for
+  Tensor keep_to, keep_from;     // the owners, so that the bytes stay
+  void run(DeviceIndex d) const;
+};
+struct Queue {
+  std::recursive_mutex mutex;
+  std::deque<Copy> waiting;
+  uint64_t asked = 0, done = 0;
+};
+inline Queue& queue(DeviceIndex d) {
+  static Queue* q = new Queue[BOARD_DEVICES];
+  return q[d];
+}
+inline void Copy::run(DeviceIndex d) const {
+  Access access;
+  uint64_t began = board_now_us();
+  Tensor target = to;
+  target.copy_(from);
+  if (connection().row[d]) board_note_busy(connection().row[d], began, board_now_us(), 1);
+}
+inline void run_until(DeviceIndex d, uint64_t ticket) {
+  Queue& q = queue(d);
+  std::lock_guard<std::recursive_mutex> guard(q.mutex);
+  while (q.done < ticket && !q.waiting.empty()) {
+    Copy next = std::move(q.waiting.front());
+    q.waiting.pop_front();
+    q.done++;
+    next.run(d);
+  }
+}
+inline void drain(DeviceIndex d) {   // whatever comes next on this stream comes after all that was asked before
+  if (queue(d).asked != queue(d).done) run_until(d, UINT64_MAX);
+}
+inline void synchronize(DeviceIndex d) { drain(d); }
+
+struct Event { DeviceIndex device; uint64_t ticket, at_us; };
+
+// ---------------------------------------------------------------- the guard
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  static c10::Device device(DeviceIndex d) { return {kSimGpu, d}; }
+  static DeviceIndex or_current(DeviceIndex d) { return d < 0 ? current_device : d; }
+  static c10::Stream only_stream(c10::Device d) { return c10::Stream(c10::Stream::DEFAULT, device(or_current(d.index()))); }
+
+  c10::DeviceType type() const override { return kSimGpu; }
+  c10::Device getDevice() const override { return device(current_device); }
+  void uncheckedSetDevice(c10::Device d) const noexcept override { current_device = or_current(d.index()); }
+  void setDevice(c10::Device d) const override {
+    if (d.index() >= 0) connection().check(d.index());
+    uncheckedSetDevice(d);
+  }
+  c10::Device exchangeDevice(c10::Device d) const override {
+    auto before = getDevice();
+    setDevice(d);
+    return before;
+  }
+  DeviceIndex deviceCount() const noexcept override { return connection().count(); }
+  c10::DeviceCapability getDeviceCapability(c10::Device) const override { return {}; }
+
+  c10::Stream getStream(c10::Device d) const noexcept override { return only_stream(d); }
+  c10::Stream getDefaultStream(c10::Device d) const override { return only_stream(d); }
+  c10::Stream getNewStream(c10::Device d, int) const override { return only_stream(d); }
+  c10::Stream getStreamFromGlobalPool(c10::Device d, bool) const override { return only_stream(d); }
+  c10::Stream exchangeStream(c10::Stream s) const noexcept override { return only_stream(s.device()); }
+  bool queryStream(const c10::Stream& s) const override { return queue(s.device_index()).waiting.empty(); }
+  void synchronizeStream(const c10::Stream& s) const override { synchronizeDevice(s.device_index()); }
+  void synchronizeDevice(const DeviceIndex d) const override {
+    connection().refuse_forked();
+    connection().check(or_current(d));
+    connection().fail_if_scripted("synchronize", or_current(d));
+    synchronize(or_current(d));
+  }
+
+  void record(void** event, const c10::Stream& s, const DeviceIndex, const c10::EventFlag) const override {
+    if (!*event) *event = new Event;
+    *static_cast<Event*>(*event) = {s.device_index(), queue(s.device_index()).asked, board_now_us()};
+  }
+  void destroyEvent(void* event, const DeviceIndex) const noexcept override { delete static_cast<Event*>(event); }
+  bool queryEvent(void* event) const override {
+    auto* e = static_cast<Event*>(event);
+    return !e || queue(e->device).done >= e->ticket;
+  }
+  void synchronizeEvent(void* event) const override {
+    if (auto* e = static_cast<Event*>(event)) run_until(e->device, e->ticket);
+  }
+  void block(void* event, const c10::Stream&) const override { synchronizeEvent(event); }
+  double elapsedTime(void* first, void* second, const DeviceIndex) const override {
+    return ((double)static_cast<Event*>(second)->at_us - (double)static_cast<Event*>(first)->at_us) / 1000;
+  }
+  void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream&) const override {}
+};
+
+// ---------------------------------------------------------------- torch's hooks
+struct Hooks final : at::PrivateUse1HooksInterface {
+  bool isBuilt() const override { return true; }
+  bool isAvailable() const override { return connection().count() > 0; }
+  bool hasPrimaryContext(DeviceIndex d) const override { return d >= 0 && d < connection().count() && connection().row[d]; }
+  void init() const override {}
+  DeviceIndex deviceCount() const override { return connection().count(); }
+  void setCurrentDevice(DeviceIndex d) const override {
+    connection().check(d);
+    current_device = d;
+  }
+  DeviceIndex getCurrentDevice() const override { return current_device; }
+  DeviceIndex exchangeDevice(DeviceIndex d) const override {
+    auto before = current_device;
+    if (d >= 0) setCurrentDevice(d);
+    return before;
+  }
+  DeviceIndex maybeExchangeDevice(DeviceIndex d) const override { return exchangeDevice(d); }
+  at::Allocator* getPinnedMemoryAllocator() const override { return at::getCPUAllocator(); }
+  bool isPinnedPtr(const void*) const override { return false; }
+  at::Device getDeviceFromPtr(void* p) const override {
+    DeviceIndex d = allocator().device_of(p);
+    TORCH_CHECK(d >= 0, "simgpu: not a device pointer");
+    return {kSimGpu, d};
+  }
+  // Device operators draw from the CPU's generator: a seeded run gives the CPU's numbers.
+  const at::Generator& getDefaultGenerator(DeviceIndex) const override { return at::detail::getDefaultCPUGenerator(); }
+  at::Generator getNewGenerator(DeviceIndex) const override { return at::detail::createCPUGenerator(); }
+  void resizePrivateUse1Bytes(const c10::Storage& storage, size_t bytes) const override {
+    auto* impl = storage.unsafeGetStorageImpl();
+    TORCH_CHECK(impl->resizable(), "Trying to resize storage that is not resizable");
+    c10::DeviceGuard guard(impl->device());
+    drain(impl->device().index());
+    at::DataPtr fresh = allocator().allocate(bytes);
+    if (bytes && impl->nbytes()) allocator().copy_data(fresh.get(), impl->data_ptr().get(), std::min(bytes, impl->nbytes()));
+    impl->set_data_ptr_noswap(std::move(fresh));
+    impl->set_nbytes(bytes);
+  }
+};
+}  // namespace simgpu
