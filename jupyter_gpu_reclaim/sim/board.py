@@ -15,76 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import layout
+
 MiB, GiB = 1 << 20, 1 << 30
 
-_MAGIC, _VERSION = 0x55504753, 1
-_DEVICES, _PROCESSES, _FAULTS = 8, 128, 32
-_MEASURED = 0xFFFFFFFF
-_SYNTHETIC, _MEMORY_UNKNOWN, _GRAPHICS = 1, 2, 4
-_POISON, _PROTECT, _DELAY_COPIES, _KEEP_MAPPED = 1, 2, 4, 8
-
 FLIP_BIT = -1  # a fault code for "copy": the copy succeeds with one bit wrong
-
-
-class _Device(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char * 64),
-        ("uuid", ctypes.c_char * 48),
-        ("bus_id", ctypes.c_char * 32),
-        ("total_bytes", ctypes.c_uint64),
-        ("reserved_bytes", ctypes.c_uint64),
-        ("other_used_bytes", ctypes.c_uint64),
-        ("energy_mj", ctypes.c_uint64),
-        ("utilization", ctypes.c_uint32),
-        ("memory_utilization", ctypes.c_uint32),
-        ("idle_power_mw", ctypes.c_uint32),
-        ("busy_power_mw", ctypes.c_uint32),
-    ]
-
-
-class _Process(ctypes.Structure):
-    _fields_ = [
-        ("pid", ctypes.c_int32),
-        ("device", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("unused", ctypes.c_uint32),
-        ("born", ctypes.c_uint64),
-        ("used_bytes", ctypes.c_uint64),
-        ("window_start_us", ctypes.c_uint64),
-        ("compute_us", ctypes.c_uint64),
-        ("copy_us", ctypes.c_uint64),
-        ("last_busy_us", ctypes.c_uint64),
-    ]
-
-
-class _Fault(ctypes.Structure):
-    _fields_ = [
-        ("call", ctypes.c_char * 56),
-        ("code", ctypes.c_int32),
-        ("count", ctypes.c_int32),
-        ("skip", ctypes.c_int32),
-        ("device", ctypes.c_int32),
-        ("pid", ctypes.c_int32),
-        ("delay_ms", ctypes.c_int32),
-    ]
-
-
-class _Layout(ctypes.Structure):
-    _fields_ = [
-        ("magic", ctypes.c_uint32),
-        ("version", ctypes.c_uint32),
-        ("bytes", ctypes.c_uint32),
-        ("device_count", ctypes.c_uint32),
-        ("modes", ctypes.c_uint32),
-        ("armed", ctypes.c_uint32),
-        ("cuda_version", ctypes.c_int32),
-        ("unused", ctypes.c_int32),
-        ("driver", ctypes.c_char * 32),
-        ("context_bytes", ctypes.c_uint64),
-        ("device", _Device * _DEVICES),
-        ("process", _Process * _PROCESSES),
-        ("fault", _Fault * _FAULTS),
-    ]
 
 
 @dataclass(frozen=True)
@@ -122,8 +57,8 @@ class Board:
     def __init__(self, path: Path, file_descriptor: int):
         self.path = path
         self._fd = file_descriptor
-        self._map = mmap.mmap(file_descriptor, ctypes.sizeof(_Layout))
-        self._layout = _Layout.from_buffer(self._map)
+        self._map = mmap.mmap(file_descriptor, ctypes.sizeof(layout.Layout))
+        self._shared = layout.Layout.from_buffer(self._map)
 
     @classmethod
     def create(
@@ -140,22 +75,27 @@ class Board:
         each process pays on each device it touches; `reserved_bytes` what the driver keeps of each device.
         """
         gpus = list(gpus)
-        if not 1 <= len(gpus) <= _DEVICES:
-            raise ValueError(f"a board has 1 to {_DEVICES} GPUs, not {len(gpus)}")
-        layout = _Layout(magic=_MAGIC, version=_VERSION, bytes=ctypes.sizeof(_Layout), device_count=len(gpus))
-        layout.cuda_version, layout.driver, layout.context_bytes = 13000, b"580.65-simulated", context_bytes
+        if not 1 <= len(gpus) <= layout.DEVICES:
+            raise ValueError(f"a board has 1 to {layout.DEVICES} GPUs, not {len(gpus)}")
+        shared = layout.Layout(
+            magic=layout.MAGIC,
+            version=layout.VERSION,
+            bytes=ctypes.sizeof(layout.Layout),
+            device_count=len(gpus),
+        )
+        shared.cuda_version, shared.driver, shared.context_bytes = 13000, b"580.65-simulated", context_bytes
         for index, (name, total) in enumerate(gpus):
-            device = layout.device[index]
+            device = shared.device[index]
             device.name = (name if name.startswith("Simulated") else f"Simulated {name}").encode()[:63]
             device.uuid = b"GPU-5150c0de-0000-4000-8000-%012x" % (index + 1)
             device.bus_id = b"00000000:%02X:00.0" % (index + 1)
             device.total_bytes, device.reserved_bytes = total, reserved_bytes
-            device.utilization = _MEASURED
+            device.utilization = layout.MEASURED
             device.idle_power_mw, device.busy_power_mw = 25_000, 250_000
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-        fresh.write_bytes(bytes(layout))
+        fresh.write_bytes(bytes(shared))
         fresh.chmod(0o600)
         fresh.replace(path)
         return cls.attach(path)
@@ -163,20 +103,27 @@ class Board:
     @classmethod
     def attach(cls, path: str | os.PathLike[str]) -> Board:
         """The board at `path`. Raises FileNotFoundError, or ValueError for a file that is no board of this version."""
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if os.fstat(fd).st_size < ctypes.sizeof(_Layout):
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"there is no board at {path}; make one with Board.create") from error
+        if os.fstat(fd).st_size < ctypes.sizeof(layout.Layout):
             os.close(fd)
             raise ValueError(f"{path} is no board of the simulated GPU; create it anew")
         board = cls(Path(path), fd)
-        layout = board._layout
-        if (layout.magic, layout.version, layout.bytes) != (_MAGIC, _VERSION, ctypes.sizeof(_Layout)):
+        shared = board._shared
+        if (shared.magic, shared.version, shared.bytes) != (
+            layout.MAGIC,
+            layout.VERSION,
+            ctypes.sizeof(layout.Layout),
+        ):
             board.close()
             raise ValueError(f"{path} is no board of this version of the simulated GPU; create it anew")
         return board
 
     def close(self) -> None:
         """Unmap the file; the board object is of no use afterwards."""
-        del self._layout
+        del self._shared
         self._map.close()
         os.close(self._fd)
 
@@ -187,10 +134,10 @@ class Board:
         self.close()
 
     @contextmanager
-    def _locked(self) -> Iterator[_Layout]:
+    def _locked(self) -> Iterator[layout.Layout]:
         fcntl.flock(self._fd, fcntl.LOCK_EX)
         try:
-            yield self._layout
+            yield self._shared
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
@@ -200,8 +147,8 @@ class Board:
         """Every GPU, in index order; rows of dead processes do not count."""
         processes = self.processes()
         rows = []
-        for index in range(self._layout.device_count):
-            device = self._layout.device[index]
+        for index in range(self._shared.device_count):
+            device = self._shared.device[index]
             held = sum(process.used_bytes for process in processes if process.device == index)
             rows.append(
                 BoardGpu(
@@ -218,17 +165,17 @@ class Board:
 
     def processes(self) -> list[BoardProcess]:
         """Every (process, device) row of a live or synthetic process."""
-        with self._locked() as layout:
+        with self._locked() as shared:
             return [
                 BoardProcess(
                     row.pid,
                     row.device,
                     row.used_bytes,
-                    bool(row.flags & _SYNTHETIC),
+                    bool(row.flags & layout.SYNTHETIC),
                     row.last_busy_us / 1e6 if row.last_busy_us else None,
                 )
-                for row in layout.process
-                if row.pid and (row.flags & _SYNTHETIC or _born(row.pid) == row.born)
+                for row in shared.process
+                if row.pid and (row.flags & layout.SYNTHETIC or _born(row.pid) == row.born)
             ]
 
     def used_bytes(self, pid: int, device: int = 0) -> int:
@@ -239,17 +186,17 @@ class Board:
 
     def set_other_used(self, used_bytes: int, device: int = 0) -> None:
         """Bytes held by strangers that NVML lists no process for."""
-        self._layout.device[device].other_used_bytes = used_bytes
+        self._shared.device[device].other_used_bytes = used_bytes
 
     def set_utilization(self, percent: int | None, memory_percent: int = 0, device: int = 0) -> None:
         """What NVML says about the whole device; None: again what the processes' work gives."""
-        self._layout.device[device].memory_utilization = memory_percent
-        self._layout.device[device].utilization = _MEASURED if percent is None else percent
+        self._shared.device[device].memory_utilization = memory_percent
+        self._shared.device[device].utilization = layout.MEASURED if percent is None else percent
 
     def set_power(self, idle_watts: float, busy_watts: float, device: int = 0) -> None:
         """The device's draw at 0 % and at 100 % utilisation; in between it is linear."""
-        self._layout.device[device].idle_power_mw = round(idle_watts * 1000)
-        self._layout.device[device].busy_power_mw = round(busy_watts * 1000)
+        self._shared.device[device].idle_power_mw = round(idle_watts * 1000)
+        self._shared.device[device].busy_power_mw = round(busy_watts * 1000)
 
     def add_process(
         self,
@@ -264,27 +211,31 @@ class Board:
 
         Without `memory_known` NVML says "not available" for its memory; `graphics` lists it as a graphics process.
         """
-        with self._locked() as layout:
-            row = next((row for row in layout.process if not row.pid), None)
+        with self._locked() as shared:
+            row = next((row for row in shared.process if not row.pid), None)
             if row is None:
-                raise RuntimeError(f"the board has no room for more than {_PROCESSES} rows")
+                raise RuntimeError(f"the board has no room for more than {layout.PROCESSES} rows")
             ctypes.memset(ctypes.addressof(row), 0, ctypes.sizeof(row))
             row.device, row.used_bytes = device, used_bytes
-            row.flags = _SYNTHETIC | (0 if memory_known else _MEMORY_UNKNOWN) | (_GRAPHICS if graphics else 0)
+            row.flags = (
+                layout.SYNTHETIC
+                | (0 if memory_known else layout.MEMORY_UNKNOWN)
+                | (layout.GRAPHICS if graphics else 0)
+            )
             row.pid = pid
 
     def remove_process(self, pid: int) -> None:
         """Drop the synthetic rows of a pid."""
-        with self._locked() as layout:
-            for row in layout.process:
-                if row.pid == pid and row.flags & _SYNTHETIC:
+        with self._locked() as shared:
+            for row in shared.process:
+                if row.pid == pid and row.flags & layout.SYNTHETIC:
                     ctypes.memset(ctypes.addressof(row), 0, ctypes.sizeof(row))
 
     def note_busy(self, pid: int, device: int = 0, percent: int = 50, at: float | None = None) -> None:
         """Give a pid's row a utilisation sample of `percent`, at Unix time `at` (now by default)."""
         now = int((time.time() if at is None else at) * 1e6)
-        with self._locked() as layout:
-            for row in layout.process:
+        with self._locked() as shared:
+            for row in shared.process:
                 if (row.pid, row.device) == (pid, device):
                     row.window_start_us, row.compute_us, row.last_busy_us = (
                         now - 1_000_000,
@@ -305,48 +256,48 @@ class Board:
         pid: int = 0,
         delay: float = 0.0,
     ) -> None:
-        """Make calls fail: NVML functions by name ("nvmlDeviceGetMemoryInfo_v2"), a prefix by "nvmlDevice*", and of the
-        torch device "alloc" (out of memory), "copy", "operator", "synchronize" and "empty_cache" (torch.AcceleratorError).
+        """Make calls fail: NVML functions by name ("nvmlDeviceGetMemoryInfo_v2") or prefix ("nvmlDevice*"), and of the
+        torch device "alloc" (out of memory), "copy", "operator", "synchronize", "empty_cache" (torch.AcceleratorError).
 
-        The first `skip` matching calls pass, the next `count` fail (-1: all) with `code`, for one `device` or all (-1), in
-        one process or all (0). `delay` seconds pass before each; with code 0 the call is then only slow.
+        The first `skip` matching calls pass, the next `count` fail (-1: all) with `code`, on one `device` or all (-1),
+        in one process or all (0). `delay` seconds pass before each; with code 0 the call is then only slow.
         """
-        with self._locked() as layout:
-            slot = next((fault for fault in layout.fault if not fault.call), None)
+        with self._locked() as shared:
+            slot = next((fault for fault in shared.fault if not fault.call), None)
             if slot is None:
                 raise RuntimeError(
-                    f"the board has no room for more than {_FAULTS} faults; clear_faults() first"
+                    f"the board has no room for more than {layout.FAULTS} faults; clear_faults() first"
                 )
             slot.code, slot.count, slot.skip, slot.device, slot.pid = code, count, skip, device, pid
             slot.delay_ms = round(delay * 1000)
             slot.call = call.encode()
-            layout.armed += 1
+            shared.armed += 1
 
     def clear_faults(self) -> None:
         """Everything works again."""
-        with self._locked() as layout:
-            layout.armed = 0
-            for fault in layout.fault:
+        with self._locked() as shared:
+            shared.armed = 0
+            for fault in shared.fault:
                 fault.call = b""
 
     def _mode(self, flag: int, on: bool) -> None:
-        with self._locked() as layout:
-            layout.modes = layout.modes | flag if on else layout.modes & ~flag
+        with self._locked() as shared:
+            shared.modes = shared.modes | flag if on else shared.modes & ~flag
 
     def poison(self, on: bool = True) -> None:
         """Fill freed device memory with 0xCD, so that a stale pointer reads rubbish instead of the old value."""
-        self._mode(_POISON, on)
+        self._mode(layout.POISON, on)
 
     def keep_mapped(self, on: bool = True) -> None:
         """Leave memory given back to the board mapped (and poisoned): a stale read shows 0xCD instead of SIGSEGV."""
-        self._mode(_KEEP_MAPPED, on)
+        self._mode(layout.KEEP_MAPPED, on)
 
     def protect(self, on: bool = True) -> None:
         """Make device memory inaccessible outside the device's operators: host code that touches it gets SIGSEGV.
 
         Set it before a process first uses the device.
         """
-        self._mode(_PROTECT, on)
+        self._mode(layout.PROTECT, on)
 
     def delay_copies(self, on: bool = True) -> None:
         """Run non_blocking copies between host and device only when something must wait for them.
@@ -354,7 +305,7 @@ class Board:
         What must: a synchronize, a wait for an event, an operator or a blocking copy on the same device, empty_cache.
         Stricter than CUDA for pageable host memory, which CUDA stages at once.
         """
-        self._mode(_DELAY_COPIES, on)
+        self._mode(layout.DELAY_COPIES, on)
 
 
 def _born(pid: int) -> int:

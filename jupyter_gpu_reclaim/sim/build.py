@@ -1,4 +1,4 @@
-"""Builds the simulated GPU's two libraries from csrc/, once, into the user's cache. Needs g++; the torch device also torch.
+"""Builds the simulated GPU's two libraries from csrc/, once, into the user's cache. Needs g++ and, for the device, torch.
 
 `python -m jupyter_gpu_reclaim.sim.build` builds both ahead of time. The torch device is tied to the torch version, not
 to the Python version; both live in folders named after everything that went into them, so nothing is ever overwritten.
@@ -79,7 +79,7 @@ def _source_hash(arguments: list[str]) -> str:
 
 
 def _built(label: str, name: str, arguments: list[str], duration: str) -> Path:
-    """Compile to <cache>/<label>-<hash>-<machine>/<name> unless it is there. Safe against other processes doing the same."""
+    """Compile to <cache>/<label>-<hash>-<machine>/<name> unless it is there. Others may do the same at once."""
     folder = cache_folder() / f"{label}-{_source_hash(arguments)}-{platform.machine()}"
     library = folder / name
     if library.exists():
@@ -118,8 +118,8 @@ def _compile(folder: Path, name: str, arguments: list[str], duration: str) -> No
             log = folder.parent / f"{folder.name}.log"
             log.write_text(" ".join(command) + "\n" + outcome.stderr)
             raise CannotBuild(
-                f"building {name} of the simulated GPU failed (is g++ 10 or newer? does this torch version have the same "
-                f"C++ interface as 2.13?); the compiler's messages are in {log}"
+                f"building {name} of the simulated GPU failed (is g++ 10 or newer? is this torch as recent as 2.13?); "
+                f"the compiler's messages are in {log}"
             )
         done.rename(folder)
 

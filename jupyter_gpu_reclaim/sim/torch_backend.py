@@ -1,26 +1,273 @@
-"""The torch device "simgpu". `import torch` calls `autoload` through the entry point group torch.backends.
+"""The torch device "simgpu", and its module `torch.simgpu`: what `torch.cuda` is for CUDA, as far as asked for.
 
-Nothing but the standard library is imported, and nothing else is done, unless the environment names a board.
+`import torch` calls `autoload` at its end, through the entry point group torch.backends.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 BOARD_VARIABLE = "JUPYTER_GPU_RECLAIM_SIM_BOARD"  # path of the board file; unset: no simulated GPU anywhere
 
+_lib: Any = None  # the loaded device library
+
 
 def autoload() -> None:
-    """Register the device when the environment names a board; do nothing otherwise. Never raises: it says why on stderr.
+    """Register the device when the environment names a board; do nothing otherwise. Never raises.
 
-    `import torch` would fail for the user if this raised; a warning can be made an error by a filter.
+    `import torch` would fail for the user if this raised: it says what is wrong, and the cure, on stderr.
     """
-    if not os.environ.get(BOARD_VARIABLE):
+    board = os.environ.get(BOARD_VARIABLE)
+    if not board:
         return
     try:
-        from .torch_module import register
-
-        register()
+        register(board)
     except Exception as error:
         print(f"jupyter_gpu_reclaim: no simulated GPU in this process: {error}", file=sys.stderr, flush=True)
+
+
+def register(board: str) -> None:
+    """Load the device library (built if needed) and make it torch's device "simgpu". A second call does nothing.
+
+    Raises `build.CannotBuild`, and what `Board.attach` raises for a path that is no board.
+    """
+    from .board import Board
+    from .build import torch_device_library
+
+    global _lib
+    if _lib is not None:
+        return
+    Board.attach(board).close()
+    path = torch_device_library()
+    torch.ops.load_library(str(path))
+    library = ctypes.CDLL(str(path))
+    library.simgpu_device_name.restype = library.simgpu_device_uuid.restype = ctypes.c_char_p
+    library.simgpu_device_bytes.restype = ctypes.c_uint64
+    library.simgpu_snapshot.restype = ctypes.c_int64
+    _lib = library
+    torch.utils.rename_privateuse1_backend("simgpu")
+    torch._register_device_module("simgpu", _module())
+    torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
+
+
+def _module() -> types.ModuleType:
+    module = types.ModuleType("torch.simgpu", __doc__)
+    for name, value in globals().items():
+        if (
+            getattr(value, "__module__", None) == __name__
+            and name not in ("autoload", "register")
+            and name[:1] != "_"
+        ):
+            setattr(module, name, value)
+    for value in (_lazy_init, _is_in_bad_fork):
+        setattr(module, value.__name__, value)
+    accelerator = torch.accelerator
+    for name in (
+        "empty_cache",
+        "memory_allocated",
+        "memory_reserved",
+        "memory_stats",
+        "max_memory_allocated",
+        "max_memory_reserved",
+        "reset_peak_memory_stats",
+        "reset_accumulated_memory_stats",
+        "synchronize",
+    ):
+        setattr(module, name, getattr(accelerator, name))
+    module.Stream, module.Event = torch.Stream, Event
+    module.current_stream = accelerator.current_stream
+    module.OutOfMemoryError = torch.OutOfMemoryError
+    return module
+
+
+def _index(device: Any = None) -> int:
+    """A device index from an index, a name, a torch.device or None (the current one)."""
+    if device is None:
+        return current_device()
+    if isinstance(device, int):
+        return device
+    device = torch.device(device)
+    return current_device() if device.index is None else device.index
+
+
+# --- devices
+
+
+def is_available() -> bool:
+    """Whether the board has a GPU."""
+    return device_count() > 0
+
+
+def is_initialized() -> bool:
+    """Whether this process has touched a device (and pays for a context)."""
+    return bool(_lib.simgpu_in_use())
+
+
+def _lazy_init() -> None:
+    """Nothing to prepare: a device is set up when it is first touched."""
+
+
+def _is_in_bad_fork() -> bool:
+    """Whether this is a forked child of a process that used the device."""
+    return bool(_lib.simgpu_forked())
+
+
+def device_count() -> int:
+    """How many GPUs the board has."""
+    return _lib.simgpu_device_count()
+
+
+def current_device() -> int:
+    """The current device's index, of this thread."""
+    return torch.accelerator.current_device_index()
+
+
+def set_device(device: Any) -> None:
+    """Make a device this thread's current one; a negative index does nothing."""
+    if _index(device) >= 0:
+        torch.accelerator.set_device_index(_index(device))
+
+
+class device:
+    """A context in which a device is the current one; None and negative indices change nothing."""
+
+    def __init__(self, device: Any):
+        self._scope = torch.accelerator.device_index(
+            None if device is None or _index(device) < 0 else _index(device)
+        )
+
+    def __enter__(self) -> device:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._scope.__exit__(*exc_info)
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """A GPU's properties; `uuid` without the "GPU-" prefix, as torch.cuda has it."""
+
+    name: str
+    uuid: str
+    total_memory: int
+    major: int = 0
+    minor: int = 0
+    multi_processor_count: int = 1
+
+
+def get_device_properties(device: Any = None) -> DeviceProperties:
+    """The properties of a device. Raises RuntimeError for an index the board has not."""
+    index = _index(device)
+    if not 0 <= index < device_count():
+        raise RuntimeError(f"invalid device ordinal {index}: the board has {device_count()} simulated GPU(s)")
+    uuid = _lib.simgpu_device_uuid(index).decode()
+    return DeviceProperties(
+        _lib.simgpu_device_name(index).decode(), uuid.removeprefix("GPU-"), _lib.simgpu_device_bytes(index)
+    )
+
+
+def get_device_name(device: Any = None) -> str:
+    """The device's name; it begins with "Simulated"."""
+    return get_device_properties(device).name
+
+
+def get_device_capability(device: Any = None) -> tuple[int, int]:
+    """(0, 0): no CUDA code runs here."""
+    return (0, 0)
+
+
+# --- memory
+
+
+def mem_get_info(device: Any = None) -> tuple[int, int]:
+    """(free, total) bytes of the device, for all processes together."""
+    return torch.accelerator.get_memory_info(_index(device))
+
+
+def memory_snapshot(mempool_id: Any = None) -> list[dict[str, Any]]:
+    """The allocator's segments with their blocks, in torch.cuda.memory_snapshot()'s format."""
+    room = _lib.simgpu_snapshot(None, ctypes.c_int64(0)) + 64
+    while True:
+        rows = (ctypes.c_int64 * (room * 8))()
+        count = _lib.simgpu_snapshot(rows, ctypes.c_int64(room))
+        if count <= room:
+            break
+        room = count + 64
+    segments: dict[int, dict[str, Any]] = {}
+    for i in range(count):
+        index, small, segment_at, segment_bytes, at, size, requested, live = rows[i * 8 : i * 8 + 8]
+        segment = segments.setdefault(segment_at, _empty_segment(index, small, segment_at, segment_bytes))
+        state = "active_allocated" if live else "inactive"
+        segment["blocks"].append(
+            {"address": at, "size": size, "requested_size": requested, "state": state, "frames": []}
+        )
+        if live:
+            segment["allocated_size"] += size
+            segment["active_size"] += size
+            segment["requested_size"] += requested
+    return list(segments.values())
+
+
+def _empty_segment(index: int, small: int, address: int, size: int) -> dict[str, Any]:
+    return {
+        "device": index,
+        "address": address,
+        "total_size": size,
+        "allocated_size": 0,
+        "active_size": 0,
+        "requested_size": 0,
+        "stream": 0,
+        "segment_type": "small" if small else "large",
+        "segment_pool_id": (0, 0),
+        "is_expandable": False,
+        "frames": [],
+        "blocks": [],
+    }
+
+
+# --- random numbers: device operators draw from the CPU's generator
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the generator that device operators draw from, which is the CPU's."""
+    torch.default_generator.manual_seed(int(seed))
+
+
+def manual_seed_all(seed: int) -> None:
+    """The same as `manual_seed`."""
+    manual_seed(seed)
+
+
+def get_rng_state(device: Any = None) -> torch.Tensor:
+    """The CPU generator's state."""
+    return torch.get_rng_state()
+
+
+def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
+    """Set the CPU generator's state."""
+    torch.set_rng_state(state)
+
+
+# --- the rest of what torch and programs ask a device module for
+
+
+class Event(torch.Event):
+    """An event on this device."""
+
+    def __new__(  # noqa: D102
+        cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> Event:
+        return super().__new__(cls, "simgpu", enable_timing=enable_timing)
+
+
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    """What autocast may use."""
+    return [torch.bfloat16, torch.float16]

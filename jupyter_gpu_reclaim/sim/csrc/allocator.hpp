@@ -15,12 +15,14 @@ namespace simgpu {
 using c10::DeviceIndex;
 constexpr auto kSimGpu = c10::DeviceType::PrivateUse1;
 inline thread_local DeviceIndex current_device = 0;
+inline std::atomic<bool> in_use{false};   // this process has touched a device
+inline std::atomic<bool> forked{false};   // ... before it was forked off: the memory and the rows are its parent's
 
 // ---------------------------------------------------------------- this process on the board
 struct Connection {
   board_handle handle{nullptr, -1, 0, "", PTHREAD_MUTEX_INITIALIZER};
+  const char* wrong = board_open(&handle, getenv(BOARD_VARIABLE));   // null, or why there is no board
   board_process* row[BOARD_DEVICES] = {};   // null until this process first touches the device
-  std::atomic<bool> in_use{false}, forked{false};
 
   board& shared() { return *handle.shared; }
   DeviceIndex count() const { return handle.shared ? (DeviceIndex)handle.shared->device_count : 0; }
@@ -30,6 +32,7 @@ struct Connection {
                 "you must use the 'spawn' start method");
   }
   void check(DeviceIndex d) const {
+    TORCH_CHECK(!wrong, "simgpu: ", wrong, "; ", BOARD_VARIABLE, " must name a board made by jupyter_gpu_reclaim.sim");
     TORCH_CHECK(d >= 0 && d < count(), "simgpu: invalid device ordinal ", (int)d, "; the board has ", (int)count(), " device(s)");
   }
   int fault(const char* call, DeviceIndex d) { return board_fault_for(handle.shared, call, d); }
@@ -86,12 +89,7 @@ struct Connection {
   }
 };
 inline Connection& connection() {
-  static Connection* c = [] {
-    auto* fresh = new Connection;   // never destroyed: tensors may outlive static teardown
-    const char* wrong = board_open(&fresh->handle, getenv(BOARD_VARIABLE));
-    TORCH_CHECK(!wrong, "simgpu: ", wrong, " (", BOARD_VARIABLE, "=", getenv(BOARD_VARIABLE) ? getenv(BOARD_VARIABLE) : "", ")");
-    return fresh;
-  }();
+  static Connection* c = new Connection;   // never destroyed: tensors may outlive static teardown
   return *c;
 }
 
@@ -189,7 +187,7 @@ struct Allocator final : c10::DeviceAllocator {
       " allocated by PyTorch, ", now(stats[d].reserved_bytes), " reserved. (simulated GPU)");
   }
   void put(void* at) {
-    if (!at || connection().forked) return;   // a forked child holds copies of the parent's bookkeeping, no memory
+    if (!at || forked) return;   // a forked child holds copies of the parent's bookkeeping, no memory
     std::lock_guard<std::recursive_mutex> guard(mutex);
     auto it = blocks.find((char*)at);
     if (it == blocks.end() || !it->second.live) return;
@@ -257,7 +255,7 @@ struct Allocator final : c10::DeviceAllocator {
   // --- c10::DeviceAllocator
   bool initialized() override { return true; }
   void emptyCache(c10::MempoolId_t) override {
-    if (!connection().in_use || connection().forked) return;
+    if (!in_use || forked) return;
     connection().fail_if_scripted("empty_cache", -1);
     for (DeviceIndex d = 0; d < connection().count(); ++d) synchronize(d);
     release(-1);

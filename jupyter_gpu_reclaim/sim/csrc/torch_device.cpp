@@ -9,7 +9,7 @@ C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
 static int registered = [] {
   c10::SetAllocator(kSimGpu, &allocator(), 100);
   at::RegisterPrivateUse1HooksInterface(new Hooks);
-  pthread_atfork(nullptr, nullptr, [] { if (connection().in_use) connection().forked = true; });
+  pthread_atfork(nullptr, nullptr, [] { if (in_use) forked = true; });
   return 0;
 }();
 
@@ -63,8 +63,8 @@ int simgpu_device_count() { return simgpu::connection().count(); }
 const char* simgpu_device_name(int d) { return simgpu::connection().shared().device[d].name; }
 const char* simgpu_device_uuid(int d) { return simgpu::connection().shared().device[d].uuid; }
 uint64_t simgpu_device_bytes(int d) { return simgpu::connection().shared().device[d].total_bytes; }
-int simgpu_in_use() { return simgpu::connection().in_use; }
-int simgpu_forked() { return simgpu::connection().forked; }
+int simgpu_in_use() { return simgpu::in_use; }
+int simgpu_forked() { return simgpu::forked; }
 // Every block in address order as rows of {device, is_small, segment address, segment bytes, block address, block bytes,
 // requested bytes, live}; returns how many there are, of which at most `room` were written.
 int64_t simgpu_snapshot(int64_t* rows, int64_t room) {

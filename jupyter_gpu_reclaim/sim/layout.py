@@ -1,0 +1,72 @@
+"""The board's layout in memory, field by field as csrc/board.h has it. Both sides check magic, version and size."""
+
+from __future__ import annotations
+
+import ctypes
+
+MAGIC, VERSION = 0x55504753, 1
+DEVICES, PROCESSES, FAULTS = 8, 128, 32
+MEASURED = 0xFFFFFFFF  # Device.utilization: derive it from the processes
+SYNTHETIC, MEMORY_UNKNOWN, GRAPHICS = 1, 2, 4  # Process.flags
+POISON, PROTECT, DELAY_COPIES, KEEP_MAPPED = 1, 2, 4, 8  # Layout.modes
+
+
+class Device(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char * 64),
+        ("uuid", ctypes.c_char * 48),
+        ("bus_id", ctypes.c_char * 32),
+        ("total_bytes", ctypes.c_uint64),
+        ("reserved_bytes", ctypes.c_uint64),
+        ("other_used_bytes", ctypes.c_uint64),
+        ("energy_mj", ctypes.c_uint64),
+        ("utilization", ctypes.c_uint32),
+        ("memory_utilization", ctypes.c_uint32),
+        ("idle_power_mw", ctypes.c_uint32),
+        ("busy_power_mw", ctypes.c_uint32),
+    ]
+
+
+class Process(ctypes.Structure):
+    _fields_ = [
+        ("pid", ctypes.c_int32),
+        ("device", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
+        ("born", ctypes.c_uint64),
+        ("used_bytes", ctypes.c_uint64),
+        ("window_start_us", ctypes.c_uint64),
+        ("compute_us", ctypes.c_uint64),
+        ("copy_us", ctypes.c_uint64),
+        ("last_busy_us", ctypes.c_uint64),
+    ]
+
+
+class Fault(ctypes.Structure):
+    _fields_ = [
+        ("call", ctypes.c_char * 56),
+        ("code", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("skip", ctypes.c_int32),
+        ("device", ctypes.c_int32),
+        ("pid", ctypes.c_int32),
+        ("delay_ms", ctypes.c_int32),
+    ]
+
+
+class Layout(ctypes.Structure):
+    _fields_ = [
+        ("magic", ctypes.c_uint32),
+        ("version", ctypes.c_uint32),
+        ("bytes", ctypes.c_uint32),
+        ("device_count", ctypes.c_uint32),
+        ("modes", ctypes.c_uint32),
+        ("armed", ctypes.c_uint32),
+        ("cuda_version", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
+        ("driver", ctypes.c_char * 32),
+        ("context_bytes", ctypes.c_uint64),
+        ("device", Device * DEVICES),
+        ("process", Process * PROCESSES),
+        ("fault", Fault * FAULTS),
+    ]
