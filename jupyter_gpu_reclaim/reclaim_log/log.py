@@ -1,0 +1,182 @@
+"""`SqlReclaimLog`: the port `ReclaimLog` on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from sqlalchemy import Connection, Select, insert, select, tuple_
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from jupyter_gpu_reclaim.core.model import Event, Reason, Transition
+from jupyter_gpu_reclaim.ports import LogUnavailable
+from jupyter_gpu_reclaim.reclaim_log import errors
+from jupyter_gpu_reclaim.reclaim_log.cursor import from_cursor, to_cursor
+from jupyter_gpu_reclaim.reclaim_log.database import Database, shown
+from jupyter_gpu_reclaim.reclaim_log.rows import UnknownWord, to_row, to_transition
+from jupyter_gpu_reclaim.reclaim_log.tables import transition_gpus, transitions
+from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
+
+T = TypeVar("T")
+
+BATCH = 500  # ids in one statement, well below every database's limit on parameters
+
+
+class SqlReclaimLog:
+    """The append-only log of transitions in one database. Any number of servers may share it.
+
+    All blocking work happens in one thread of its own. Every call answers within `answer_within`, or raises
+    `LogUnavailable`; so does every call that the database fails. A log that failed works again as soon as the database
+    does: nothing needs to be restarted. `patience` is how long one statement waits for another program's lock.
+    """
+
+    def __init__(
+        self,
+        db_url: str,
+        *,
+        answer_within: timedelta = timedelta(seconds=15),
+        patience: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self._where = shown(db_url)
+        self._database = Database(db_url, patience.total_seconds())
+        self._answer_within = answer_within.total_seconds()
+        self._worker = Worker("gpu-reclaim-log")
+        self._closed = False
+
+    async def open(self) -> None:
+        """Opens and migrates now; without it the first call does. Raises `LogUnavailable`."""
+        await self._run("open", self._database.open)
+
+    async def append(self, rows: Sequence[Transition]) -> None:
+        """Writes the rows durably, all or none, in their order; one whose id is there already is left alone.
+
+        Raises `LogUnavailable`. After an answer that came too late the rows may be there: append them again.
+        """
+        values = {row.id: to_row(row) for row in rows}
+        for row in values.values():
+            _aware(row["at"])
+        if values:
+            await self._run("write", lambda: self._append(values))
+
+    async def query(
+        self,
+        *,
+        kernel_id: str | None = None,
+        gpu: str | None = None,
+        reason: Reason | None = None,
+        events: Iterable[Event] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> tuple[list[Transition], str | None]:
+        """At most `limit` rows that pass every filter given, newest first, and the cursor of the next page or None.
+
+        `gpu` is a UUID named by the row's footprint; `since <= at < until`. Paging on gives every row that was there at
+        the first page exactly once. Raises `BadCursor`, `LogUnavailable`, and ValueError for a naive instant or a limit
+        below 1.
+        """
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit}")
+        at, sequence = (transition_gpus if gpu is not None else transitions).c["at", "sequence"]
+        found = select(transitions).order_by(at.desc(), sequence.desc()).limit(limit + 1)
+        if gpu is not None:
+            found = found.join_from(transition_gpus, transitions, transitions.c.sequence == sequence)
+            found = found.where(transition_gpus.c.gpu_uuid == gpu)
+        if kernel_id is not None:
+            found = found.where(transitions.c.kernel_id == kernel_id)
+        if reason is not None:
+            found = found.where(transitions.c.reason == reason.value)
+        if wanted := [event.value for event in events]:
+            found = found.where(transitions.c.event.in_(wanted))
+        if since is not None:
+            found = found.where(at >= _aware(since))
+        if until is not None:
+            found = found.where(at < _aware(until))
+        if after is not None:
+            place = tuple_(*from_cursor(after), types=[at.type, sequence.type])
+            found = found.where(tuple_(at, sequence) < place)
+        return await self._run("read", lambda: self._page(found, limit))
+
+    async def close(self, timeout: timedelta = timedelta(seconds=5)) -> None:
+        """Finishes what is queued and closes the database; after `timeout` it is left behind. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        last = asyncio.wrap_future(self._worker.submit(self._database.dispose))
+        self._worker.stop()
+        await asyncio.wait({last}, timeout=timeout.total_seconds())
+        last.cancel()
+
+    async def _run(self, doing: str, work: Callable[[], T]) -> T:
+        if self._closed:
+            raise errors.closed(self._where)
+        try:
+            return await self._worker.call(lambda: self._guarded(doing, work), self._answer_within)
+        except TookTooLong as slow:
+            raise errors.late(doing, self._where, self._answer_within, slow.started) from None
+
+    def _guarded(self, doing: str, work: Callable[[], T]) -> T:
+        """Opens, works; on an error lets the connection go, so that the next call starts clean."""
+        try:
+            try:
+                self._database.open()
+            except _FAILURES as error:
+                raise errors.unavailable("open", self._where, error) from error
+            try:
+                return work()
+            except _FAILURES as error:
+                raise errors.unavailable(doing, self._where, error) from error
+        except LogUnavailable:
+            self._database.dispose()
+            raise
+
+    def _append(self, values: dict[str, dict]) -> None:
+        try:
+            with self._database.writing() as connection:
+                _insert_new(connection, values)
+        except IntegrityError:
+            # Another server wrote one of these rows in between; now that it is visible, the rest goes in.
+            with self._database.writing() as connection:
+                _insert_new(connection, values)
+
+    def _page(self, found: Select, limit: int) -> tuple[list[Transition], str | None]:
+        with self._database.reading() as connection:
+            rows = connection.execute(found).mappings().all()
+        page = rows[:limit]
+        more = len(rows) > limit
+        return [to_transition(row) for row in page], to_cursor(
+            page[-1]["at"], page[-1]["sequence"]
+        ) if more else None
+
+
+_FAILURES = (SQLAlchemyError, sqlite3.Error, OSError, ImportError, errors.NewerSchema, UnknownWord)
+
+
+def _insert_new(connection: Connection, values: dict[str, dict]) -> None:
+    ids = list(values)
+    for start in range(0, len(ids), BATCH):
+        batch = ids[start : start + BATCH]
+        known = set(connection.scalars(select(transitions.c.id).where(transitions.c.id.in_(batch))))
+        new = [values[id] for id in batch if id not in known]
+        if not new:
+            continue
+        sequences = connection.scalars(
+            insert(transitions).returning(transitions.c.sequence, sort_by_parameter_order=True), new
+        ).all()
+        gpus = [
+            {"gpu_uuid": gpu, "at": row["at"], "sequence": sequence}
+            for row, sequence in zip(new, sequences, strict=True)
+            for gpu in row["footprint"]
+        ]
+        if gpus:
+            connection.execute(insert(transition_gpus), gpus)
+
+
+def _aware(instant: datetime) -> datetime:
+    if instant.tzinfo is None:
+        raise ValueError(f"an instant must be aware, this one is naive: {instant!r}")
+    return instant
