@@ -1,1 +1,232 @@
-"""Moves the storages that torch owns to host memory and back, in two phases each way: prepare, then commit by swap."""
+"""Moves the storages that torch owns to host memory and back, in two phases each way: prepare, then commit.
+
+    mechanism = TorchOffload()              # once torch is loaded; raises Unsupported(reason)
+    mechanism.offload(cancelled, progress)  # GPU memory back to the driver
+    mechanism.onload(progress)              # every tensor as it was, bit for bit
+
+The caller promises that no user code runs from `offload` to the end of `onload` (the kernel's gate is closed): a
+tensor that is touched while its bytes are away ends the process. Automatic garbage collection must be off for that
+time, since it runs users' `__del__`.
+
+Importing this package does not import torch; creating a `TorchOffload` needs torch already imported. What no one can
+see from here, and what is therefore not protected: raw addresses that a library took with `tensor.data_ptr()` and
+keeps past the call.
+"""
+
+import sys
+import threading
+import time
+
+from .outcome import (
+    Cancelled,
+    NothingToMove,
+    Offloaded,
+    OffloadFailed,
+    Onloaded,
+    OnloadFailed,
+    OutOfDeviceMemory,
+    OutOfHostMemory,
+    Unsupported,
+)
+
+__all__ = [
+    "Cancelled",
+    "NothingToMove",
+    "OffloadFailed",
+    "Offloaded",
+    "OnloadFailed",
+    "Onloaded",
+    "OutOfDeviceMemory",
+    "OutOfHostMemory",
+    "TorchOffload",
+    "Unsupported",
+    "torch_is_loaded",
+]
+
+
+def torch_is_loaded():
+    """Whether `import torch` has been completed in this process, without importing it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and not getattr(getattr(torch, "__spec__", None), "_initializing", False)
+
+
+def _ignore(done_bytes, total_bytes):
+    """No progress wanted."""
+
+
+class TorchOffload:
+    """The mechanism for one process; one instance, used from one worker thread (calls are serialised).
+
+    Raises Unsupported with one sentence when this torch lacks something that the mechanism needs.
+    """
+
+    def __init__(self, page_locked=False):
+        if not torch_is_loaded():
+            raise Unsupported("PyTorch is not loaded.")
+        try:
+            from . import account, cuda, exchange, find, transfer
+            from .accelerator import Accelerator, OutOfMemoryError
+            from .host import HostBuffer
+        except AttributeError as error:  # a name of torch that these modules are built on
+            raise Unsupported(
+                "This version of PyTorch lacks what moving its memory needs: {}.".format(error)
+            ) from None
+        self._find, self._account, self._transfer, self._cuda = find, account, transfer, cuda
+        self._out_of_memory = OutOfMemoryError
+        self._accelerator = Accelerator()
+        self._exchange = exchange.best(self._accelerator)
+        account.check_counts()
+        self._host = HostBuffer(page_locked)
+        self._moved = None  # the Transfer whose bytes are on the host, while offloaded
+        self._lock = threading.Lock()
+
+    @property
+    def offloaded(self):
+        """Whether bytes are on the host now."""
+        return self._moved is not None
+
+    @property
+    def host_bytes(self):
+        """Size of the host buffer held, in bytes. It is kept after an onload: see `release_host_buffer`."""
+        return self._host.nbytes
+
+    def gpus(self):
+        """{uuid: {"name", "index", "allocated_bytes", "reserved_bytes"}} of the devices torch has held memory on."""
+        return {
+            self._accelerator.uuid(index): {
+                "name": self._accelerator.describe(index)[1],
+                "index": index,
+                "allocated_bytes": stats.get("allocated_bytes.all.current", 0),
+                "reserved_bytes": stats.get("reserved_bytes.all.current", 0),
+            }
+            for index, stats in self._accelerator.touched().items()
+        }
+
+    def counters(self):
+        """A hashable that changes whenever something allocates or frees on the GPU, our own moves included."""
+        return tuple(
+            (index, stats.get("allocation.all.allocated", 0), stats.get("allocation.all.freed", 0))
+            for index, stats in self._accelerator.touched().items()
+        )
+
+    def release_host_buffer(self):
+        """Gives the kept host buffer back to the host, unless it holds bytes; the next offload is slower for it."""
+        with self._lock:
+            if not self.offloaded:
+                self._host.release()
+
+    def offload(self, cancelled=lambda: False, progress=_ignore, host_limit_bytes=None):
+        """Moves everything whose holders are all known to host memory; the driver gets the GPU memory back.
+
+        `cancelled()` is asked between chunks of the copy, `progress(done_bytes, total_bytes)` told at most five times
+        a second; `host_limit_bytes` is the largest host buffer allowed, the one kept included (None: no limit).
+        Returns `Offloaded`. Raises Cancelled, OutOfHostMemory, NothingToMove or OffloadFailed: with each of them
+        every tensor is where it was, with its bytes.
+        """
+        with self._lock, self._find.no_user_code():
+            if self.offloaded:
+                raise NothingToMove("The bytes are on the host already.")
+            try:
+                return self._offload(_Stopwatch(), cancelled, progress, host_limit_bytes)
+            except (Cancelled, OutOfHostMemory, NothingToMove) as error:
+                kind, arguments = type(error), error.args
+            except Exception as error:
+                kind, arguments = OffloadFailed, (_described(error),)
+            # Out here, so that nothing carries a traceback: its frames would keep the user's tensors alive.
+            if self.offloaded:  # it was the driver that failed, after the commit
+                self._bring_back(_Stopwatch(), _ignore)
+            raise kind(*arguments)
+
+    def onload(self, progress=_ignore):
+        """Brings every byte back: allocates and fills everything first, and only then gives it to the tensors.
+
+        Returns `Onloaded`. Raises OutOfDeviceMemory or OnloadFailed; the bytes then stay in host memory, complete
+        (unless OnloadFailed says otherwise), and it can be tried again. Does nothing when nothing is offloaded.
+        """
+        with self._lock, self._find.no_user_code():
+            if not self.offloaded:
+                return Onloaded(0, {})
+            try:
+                return self._bring_back(_Stopwatch(), progress)
+            except self._out_of_memory as error:
+                failure, problem = OutOfDeviceMemory, _described(error)
+            except Exception as error:
+                failure, problem = OnloadFailed, _described(error)
+            self._accelerator.empty_cache()  # what was allocated of it goes back to the driver, for whoever is next
+            raise failure(problem + " The bytes stay complete in host memory.")
+
+    def _offload(self, watch, cancelled, progress, host_limit_bytes):
+        accelerator = self._accelerator
+        reserved = {i: s.get("reserved_bytes.all.current", 0) for i, s in accelerator.touched().items()}
+        for index in reserved:
+            accelerator.synchronize(index)  # so that what the allocator still waits for counts as free
+        decided = self._look(watch)
+        if not decided.parts:
+            raise NothingToMove("Nothing on the GPU can be moved.", decided.unmovable)
+        moving = self._transfer.Transfer(decided.parts, self._host, accelerator, self._exchange)
+        pace = self._transfer.Pace(moving.nbytes, progress, cancelled)
+        pace.check()
+        self._host.reserve(moving.host_bytes, host_limit_bytes)
+        moving.copy_out(pace)
+        watch.lap("copy")
+        moving.vacate()
+        self._moved = moving
+        watch.lap("commit")
+        accelerator.empty_cache()
+        watch.lap("free")
+        after = accelerator.touched()
+        return Offloaded(
+            moved_bytes=moving.nbytes,
+            freed_bytes={
+                accelerator.uuid(i): before - after[i].get("reserved_bytes.all.current", 0)
+                for i, before in reserved.items()
+            },
+            needed_bytes=self._needed(moving.parts),
+            unmovable=decided.unmovable,
+            unexplained_bytes=decided.unexplained_bytes,
+            host_bytes=self._host.nbytes,
+            seconds=watch.laps,
+        )
+
+    def _look(self, watch):
+        """The `Account` of this moment. Every reference taken while looking is gone when it returns."""
+        found = self._find.find(self._accelerator.type, self._cuda.graph_types())
+        watch.lap("find")
+        decided = self._account.account(found, self._accelerator)
+        watch.lap("account")
+        return decided
+
+    def _needed(self, parts):
+        sizes = {}
+        for part in parts:
+            sizes.setdefault(self._accelerator.uuid(part.index), []).append(part.nbytes)
+        return {uuid: self._account.reserve_bytes(of_one) for uuid, of_one in sizes.items()}
+
+    def _bring_back(self, watch, progress):
+        moving = self._moved
+        try:
+            homes = moving.homes()
+            watch.lap("allocate")
+            moving.copy_in(homes, self._transfer.Pace(moving.nbytes, progress))
+            watch.lap("copy")
+            moving.move_in(homes)
+        except BaseException:
+            moving.abandon()
+            raise
+        self._moved = None
+        watch.lap("commit")
+        return Onloaded(moving.nbytes, watch.laps)
+
+
+class _Stopwatch:
+    def __init__(self):
+        self.laps = {}
+        self._since = time.monotonic()
+
+    def lap(self, name):
+        now = time.monotonic()
+        self.laps[name], self._since = now - self._since, now
+
+
+def _described(error):
+    return "{}: {}.".format(type(error).__name__, str(error).split("\n")[0].rstrip("."))

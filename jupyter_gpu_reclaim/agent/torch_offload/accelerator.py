@@ -1,0 +1,104 @@
+"""This process's accelerator, asked by name for what the mechanism needs. Nothing here initialises a device."""
+
+from collections import namedtuple
+
+import torch
+
+from . import cuda
+from .outcome import Unsupported
+
+# A live allocation of torch's caching allocator. `private`: in a pool of its own (CUDA graphs, torch.cuda.MemPool).
+Block = namedtuple("Block", ("index", "address", "nbytes", "private"))
+
+OutOfMemoryError = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
+
+
+class Accelerator:
+    """Device-generic: `torch.accelerator` where this torch has it, else the device's own module (`torch.cuda`)."""
+
+    def __init__(self):
+        self.type = _device_type()
+        self.module = getattr(torch, self.type, None)
+        if self.module is None:
+            raise Unsupported("PyTorch has no module torch.{} for its accelerator.".format(self.type))
+        self.synchronize = self._function("synchronize")
+        self.empty_cache = self._function("empty_cache")
+        self._stats = self._function("memory_stats")
+        self._properties = self._function("get_device_properties")
+        self._snapshot = getattr(self.module, "memory_snapshot", None)
+        self._touched = set()  # indices of the devices torch has ever held memory on
+        self._described = {}  # index → (uuid, name)
+
+    def _function(self, name):
+        function = getattr(getattr(torch, "accelerator", None), name, None) or getattr(
+            self.module, name, None
+        )
+        if function is None:
+            raise Unsupported("torch.{} has no {}, which moving its memory needs.".format(self.type, name))
+        return function
+
+    def device(self, index):
+        """The torch device of that index."""
+        return torch.device(self.type, index)
+
+    def initialized(self):
+        """Whether torch has initialised the accelerator at all in this process."""
+        return bool(getattr(self.module, "is_initialized", lambda: True)())
+
+    def touched(self):
+        """{index: allocator statistics} of the devices torch has ever held memory on in this process."""
+        if not self.initialized():
+            return {}
+        devices = {}
+        for index in range(self.module.device_count()):
+            stats = self._stats(index)
+            if index in self._touched or stats.get("reserved_bytes.all.current", 0):
+                self._touched.add(index)
+                devices[index] = stats
+        return devices
+
+    def describe(self, index):
+        """(uuid in NVML's form, name) of a touched device. Raises Unsupported when torch does not tell its UUID."""
+        if index not in self._described:
+            properties = self._properties(index)
+            uuid = str(getattr(properties, "uuid", None) or "")
+            if not uuid:
+                raise Unsupported("torch.{} does not tell the UUIDs of its devices.".format(self.type))
+            if not uuid.startswith(("GPU-", "MIG-")):
+                uuid = "GPU-" + uuid
+            self._described[index] = (uuid, str(getattr(properties, "name", self.type)))
+        return self._described[index]
+
+    def uuid(self, index):
+        """The UUID of a touched device."""
+        return self.describe(index)[0]
+
+    def live_blocks(self):
+        """Every live `Block` of torch's allocator, or None where this accelerator cannot list them."""
+        if self._snapshot is None:
+            return None
+        blocks = []
+        for segment in cuda.segments(self._snapshot):
+            address = segment["address"]
+            private = tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
+            for block in segment["blocks"]:
+                if block["state"] == "active_allocated":
+                    at = block.get("address", address)
+                    blocks.append(Block(segment["device"], at, block["size"], private))
+                address += block["size"]
+        return blocks
+
+    def guard(self, index):
+        """A context manager that makes the device current in this thread."""
+        return self.module.device(index)
+
+
+def _device_type():
+    if hasattr(torch, "accelerator"):
+        current = torch.accelerator.current_accelerator()
+        if current is None:
+            raise Unsupported("This build of PyTorch knows no accelerator.")
+        return current.type
+    if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
+        raise Unsupported("This build of PyTorch knows no accelerator.")
+    return "cuda"

@@ -1,0 +1,69 @@
+"""What only CUDA has. Written against PyTorch's documented behaviour; NOT verified on hardware by this project's tests.
+
+Everything here is optional: on another accelerator, or where a name is missing, it answers "nothing".
+"""
+
+import gc
+import sys
+
+import torch
+
+_ARRAY_LIBRARIES = ("cupy", "numba.cuda", "pycuda", "warp", "cudf")
+
+
+def segments(memory_snapshot):
+    """The allocator's segments, without the history of allocations that a profiling user may have switched on."""
+    try:
+        return memory_snapshot(include_traces=False)
+    except TypeError:  # before torch 2.9 there is no such argument
+        return memory_snapshot()
+
+
+def graph_types():
+    """Python types of recorded graphs: while one lives, raw addresses may be replayed behind every tensor's back."""
+    found = [
+        getattr(torch.cuda, "CUDAGraph", None),
+        getattr(getattr(torch, "accelerator", None), "Graph", None),
+    ]
+    return tuple(t for t in found if isinstance(t, type))
+
+
+def clear_workspaces(device_type):
+    """Gives cuBLAS's scratch memory back to the allocator; cuBLAS takes it again when next used.
+
+    To be called only while no graph lives: a graph may have recorded the workspace's address.
+    """
+    clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)
+    if device_type == "cuda" and clear is not None:
+        clear()
+
+
+def seen_through_array_interface(tensors):
+    """ids of the tensors whose raw address a library took through `__cuda_array_interface__`.
+
+    Such a library keeps the tensor itself alive, which no reference count tells from an ordinary variable, so ask
+    who refers to it. Only when such a library is loaded: it costs a pass over the whole heap.
+    """
+    if not tensors or not any(name in sys.modules for name in _ARRAY_LIBRARIES):
+        return set()
+    ids = {id(tensor) for tensor in tensors}
+    taken = set()
+    for holder in gc.get_referrers(*tensors):
+        if type(holder) is dict:  # the attributes of a Python object that names what it borrows from
+            taken.add(id(holder.get("owner")))
+        elif str(type.__getattribute__(type(holder), "__module__")).startswith(_ARRAY_LIBRARIES):
+            taken.update(id(referent) for referent in gc.get_referents(holder))
+    return taken & ids
+
+
+def page_lock(address, nbytes):
+    """Page-locks host memory for copies at full PCIe speed. Returns whether it is locked; memory stays usable if not.
+
+    Costs about 0.4 s per GB once, and the memory can then not be swapped out: off unless asked for.
+    """
+    return int(torch.cuda.cudart().cudaHostRegister(address, nbytes, 0)) == 0
+
+
+def page_unlock(address):
+    """Undoes `page_lock`; to be called before the memory is given back."""
+    torch.cuda.cudart().cudaHostUnregister(address)

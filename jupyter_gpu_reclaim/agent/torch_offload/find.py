@@ -1,0 +1,199 @@
+"""Finds every tensor and storage of the accelerator in this process, and who refers to each tensor.
+
+One pass over the garbage collector's heap gives the tensors and storages that Python knows; from them the walk goes to
+what only C++ holds: `.grad`, bases of views, the parts of sparse tensors, and the autograd graph with its saved
+variables. No user code runs: every attribute is read through the descriptors of torch's own base class, so neither
+a subclass's properties nor its `__torch_function__` are asked, and saved variables are read raw, never unpacked
+(unpacking runs the user's hook: with `torch.utils.checkpoint` the user's forward would run again).
+
+Tried and rejected: `isinstance` over the heap (it touches `__class__` of lazy proxies, which is user code);
+`gc.get_objects` (twice the time of `gc.get_referrers`); `_saved_*` (runs hooks, raises on variables modified since).
+"""
+
+import gc
+import sys
+from collections import Counter
+from contextlib import ExitStack
+
+import torch
+
+_TensorBase = torch.Tensor.__base__
+_is_leaf = _TensorBase.is_leaf.__get__
+_retains_grad = _TensorBase.retains_grad.__get__
+_grad = _TensorBase.grad.__get__
+_grad_fn = _TensorBase.grad_fn.__get__
+_base = _TensorBase._base.__get__
+_layout = _TensorBase.layout.__get__
+_untyped_storage = _TensorBase.untyped_storage
+_PythonNode = torch._C._FunctionBase
+_AccumulateGrad = torch._C._functions.AccumulateGrad
+_SavedTensor = torch._C._autograd.SavedTensor
+
+# Sparse layouts, and the methods that give the dense tensors inside.
+_COMPRESSED_ROWS = (_TensorBase.crow_indices, _TensorBase.col_indices, _TensorBase.values)
+_COMPRESSED_COLUMNS = (_TensorBase.ccol_indices, _TensorBase.row_indices, _TensorBase.values)
+_SPARSE_PARTS = {
+    torch.sparse_coo: (_TensorBase._indices, _TensorBase._values),
+    torch.sparse_csr: _COMPRESSED_ROWS,
+    torch.sparse_bsr: _COMPRESSED_ROWS,
+    torch.sparse_csc: _COMPRESSED_COLUMNS,
+    torch.sparse_bsc: _COMPRESSED_COLUMNS,
+}
+
+
+def no_user_code():
+    """A context in which torch calls no `__torch_function__` and no `__torch_dispatch__` in this thread."""
+    stack = ExitStack()
+    stack.enter_context(torch._C.DisableTorchFunctionSubclass())
+    if hasattr(torch._C, "_DisableTorchDispatch"):
+        stack.enter_context(torch._C._DisableTorchDispatch())
+    return stack
+
+
+class Found:
+    """What a walk saw. Holds strong references to all of it: let go of it before anything is freed.
+
+    storages   {address of the StorageImpl: UntypedStorage} of the accelerator, each once
+    tensors    {address of the StorageImpl: [tensor, …]}, every tensor that looks at the storage
+    holders    {id(tensor): n}: references to the tensor from C++ that the walk can name
+    hidden     {address of the StorageImpl: n}: nameless tensors known to be there (inside sparse tensors)
+    watched    instances of the watched types
+    """
+
+    def __init__(self):
+        self.storages = {}
+        self.tensors = {}
+        self.holders = Counter()
+        self.hidden = Counter()
+        self.watched = []
+
+
+def find(device_type, watch=()):
+    """Looks through the whole process. Call inside `no_user_code()`, with no user code running."""
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    frame_type = getattr(checkpoint, "_CheckpointFrame", None)
+    tensors, storages, watched = _on_the_heap(watch + ((frame_type,) if frame_type else ()))
+    found = walk(tensors, device_type, [o for o in watched if type(o) is frame_type])
+    for storage in storages:
+        if storage.device.type == device_type:
+            found.storages.setdefault(storage._cdata, storage)
+    found.watched = watched
+    return found
+
+
+def walk(tensors, device_type, checkpoint_frames=()):
+    """What can be reached from these tensors, as `Found`; `find` is this, from every tensor on the heap."""
+    return _Walk(device_type).run(tensors, checkpoint_frames)
+
+
+def _on_the_heap(watch):
+    tensor_types, storage_types = _subclasses(torch.Tensor), _subclasses(torch.UntypedStorage)
+    watch_types = set().union(*(_subclasses(t) for t in watch)) if watch else set()
+    tensors, storages, watched = [], [], []
+    for candidate in gc.get_referrers(*tensor_types, *storage_types, *watch_types):
+        kind = type(candidate)
+        if kind in tensor_types:
+            tensors.append(candidate)
+        elif kind in storage_types:
+            storages.append(candidate)
+        elif kind in watch_types:
+            watched.append(candidate)
+    return tensors, storages, watched
+
+
+def _subclasses(root):
+    seen, todo = set(), [root]
+    while todo:
+        kind = todo.pop()
+        if kind not in seen:
+            seen.add(kind)
+            todo.extend(type.__subclasses__(kind))
+    return seen
+
+
+class _Walk:
+    def __init__(self, device_type):
+        self._device_type = device_type
+        self._found = Found()
+        self._seen_tensors = {}  # id → tensor; the value keeps the id its own
+        self._seen_nodes = set()
+        self._tensors, self._nodes = [], []  # still to visit
+        self._saved_names = {}  # type of a node → names of its raw saved variables
+
+    def run(self, tensors, checkpoint_frames):
+        self._tensors.extend(tensors)
+        for frame in checkpoint_frames:  # keeps its inputs as saved variables that belong to no node
+            self._note_saved(vars(frame).get("saved_args", ()))
+        while self._tensors or self._nodes:
+            if self._tensors:
+                self._visit_tensor(self._tensors.pop())
+            else:
+                self._visit_node(self._nodes.pop())
+        return self._found
+
+    def _held(self, tensor):
+        """One more C++ reference to that tensor has a name."""
+        if tensor is not None:
+            self._found.holders[id(tensor)] += 1
+            self._tensors.append(tensor)
+
+    def _visit_tensor(self, tensor):
+        if id(tensor) in self._seen_tensors:
+            return
+        self._seen_tensors[id(tensor)] = tensor
+        self._note_storage(tensor)
+        self._held(_base(tensor))
+        if _is_leaf(tensor) or _retains_grad(
+            tensor
+        ):  # .grad of any other tensor is None, and reading it warns
+            self._held(_grad(tensor))
+        self._nodes.append(_grad_fn(tensor))
+
+    def _note_storage(self, tensor):
+        try:
+            storage = _untyped_storage(tensor)
+        except (NotImplementedError, RuntimeError):  # owns no storage: sparse, or a wrapper around others
+            self._note_parts(tensor)
+            return
+        if storage.device.type == self._device_type:
+            self._found.storages.setdefault(storage._cdata, storage)
+            self._found.tensors.setdefault(storage._cdata, []).append(tensor)
+
+    def _note_parts(self, tensor):
+        for part_of in _SPARSE_PARTS.get(_layout(tensor), ()):
+            part = part_of(tensor)  # a fresh alias of a tensor that only C++ has
+            self._found.hidden[_untyped_storage(part)._cdata] += 1
+            self._tensors.append(part)
+
+    def _visit_node(self, node):
+        if node is None or node in self._seen_nodes:
+            return
+        self._seen_nodes.add(node)
+        kind = type(node)
+        if _PythonNode in kind.__mro__:  # a custom Function: its class is the user's, so ask the base class
+            self._nodes.extend(n for n, _ in _PythonNode.next_functions.__get__(node))
+            self._visit_saved(node, _PythonNode._raw_saved_tensors.__get__)
+            return
+        self._nodes.extend(n for n, _ in node.next_functions)
+        if kind is _AccumulateGrad:
+            self._held(node.variable)
+        for name in self._saved_names_of(kind):
+            self._visit_saved(node, lambda n, name=name: getattr(n, name))
+
+    def _saved_names_of(self, kind):
+        if kind not in self._saved_names:
+            self._saved_names[kind] = [name for name in dir(kind) if name.startswith("_raw_saved_")]
+        return self._saved_names[kind]
+
+    def _visit_saved(self, node, read):
+        try:
+            saved = read(node)
+        except RuntimeError:  # freed by a backward
+            return
+        self._note_saved(saved if type(saved) in (list, tuple) else (saved,))
+
+    def _note_saved(self, variables):
+        for variable in variables:
+            # What a pack hook returned is a Python object: the heap has it, and it is no C++ reference to a tensor.
+            if type(variable) is _SavedTensor and variable.unpack_hook is None:
+                self._held(variable.data)

@@ -1,0 +1,63 @@
+"""What an offload or an onload can come to: values for success, exceptions for everything else. Stdlib only."""
+
+from collections import namedtuple
+
+Offloaded = namedtuple(
+    "Offloaded",
+    (
+        "moved_bytes",  # copied to host memory
+        "freed_bytes",  # {uuid: bytes} that the allocator gave back to the driver
+        "needed_bytes",  # {uuid: bytes} that coming back will take of the driver, segments included
+        "unmovable",  # {reason sentence: bytes} left on the GPU
+        "unexplained_bytes",  # the part of `unmovable` whose owner was not found
+        "host_bytes",  # size of the host buffer
+        "seconds",  # {"find", "account", "copy", "commit", "free": seconds}
+    ),
+)
+
+Onloaded = namedtuple(
+    "Onloaded",
+    (
+        "moved_bytes",  # copied back
+        "seconds",  # {"allocate", "copy", "commit": seconds}
+    ),
+)
+
+
+class Unsupported(Exception):
+    """This torch, on this machine, cannot be offloaded. The message is the reason, one sentence."""
+
+
+class NothingToMove(Exception):
+    """Nothing on the GPU can be moved; nothing was touched. `unmovable` is {reason: bytes}."""
+
+    def __init__(self, message, unmovable=()):
+        super().__init__(message, unmovable)
+        self.unmovable = dict(unmovable)
+
+    def __str__(self):
+        return self.args[0]
+
+
+class Cancelled(Exception):
+    """The caller asked to stop before anything was changed: every tensor is where it was."""
+
+
+class OutOfHostMemory(Exception):
+    """The host has no room (or is not allowed to give any) for the bytes: every tensor is where it was."""
+
+
+class OffloadFailed(Exception):
+    """The offload failed and was rolled back: every tensor is on the GPU, with its bytes."""
+
+
+class OutOfDeviceMemory(Exception):
+    """The GPU has no room for the bytes now. They stay in host memory, complete; the onload can be tried again."""
+
+
+class OnloadFailed(Exception):
+    """The onload failed. With `memory_intact` the bytes are still complete in host memory and it can be tried again."""
+
+    def __init__(self, message, memory_intact=True):
+        super().__init__(message)
+        self.memory_intact = memory_intact
