@@ -1,4 +1,4 @@
-"""Builds the simulated GPU's two libraries from csrc/, once, into the user's cache. Needs g++ and, for the device, torch.
+"""Builds the simulated GPU's two libraries from csrc/, once, into the user's cache: g++ and torch needed.
 
 `python -m jupyter_gpu_reclaim.sim.build` builds both ahead of time. The torch device is tied to the torch version, not
 to the Python version; both live in folders named after everything that went into them, so nothing is ever overwritten.

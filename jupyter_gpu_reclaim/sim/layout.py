@@ -12,6 +12,8 @@ POISON, PROTECT, DELAY_COPIES, KEEP_MAPPED = 1, 2, 4, 8  # Layout.modes
 
 
 class Device(ctypes.Structure):
+    """One GPU."""
+
     _fields_ = [
         ("name", ctypes.c_char * 64),
         ("uuid", ctypes.c_char * 48),
@@ -28,6 +30,8 @@ class Device(ctypes.Structure):
 
 
 class Process(ctypes.Structure):
+    """What one process holds and does on one device."""
+
     _fields_ = [
         ("pid", ctypes.c_int32),
         ("device", ctypes.c_uint32),
@@ -43,6 +47,8 @@ class Process(ctypes.Structure):
 
 
 class Fault(ctypes.Structure):
+    """A scripted fault; an empty `call` is a free slot."""
+
     _fields_ = [
         ("call", ctypes.c_char * 56),
         ("code", ctypes.c_int32),
@@ -55,6 +61,8 @@ class Fault(ctypes.Structure):
 
 
 class Layout(ctypes.Structure):
+    """The whole file."""
+
     _fields_ = [
         ("magic", ctypes.c_uint32),
         ("version", ctypes.c_uint32),
