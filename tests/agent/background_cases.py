@@ -39,7 +39,9 @@ _LOOPER = "def train():\n    while not stop.wait(.02): sum(range(500))\n"
 USER = [
     # threads by what they were given to run
     _user("thread looping over short waits", _LOOPER + _THREAD.format("train")),
-    _user("thread in a long sleep", "def train():\n    time.sleep(4)\n" + _THREAD.format("train"), "t.join()"),
+    _user(
+        "thread in a long sleep", "def train():\n    time.sleep(4)\n" + _THREAD.format("train"), "t.join()"
+    ),
     _user(
         "thread parked in queue.get",
         "q = queue.Queue()\ndef train():\n    while q.get() is not None: pass\n" + _THREAD.format("train"),
@@ -47,10 +49,15 @@ USER = [
     ),
     _user(
         "thread parked in lock.acquire",
-        "lock = threading.Lock(); lock.acquire()\ndef train():\n    lock.acquire()\n" + _THREAD.format("train"),
+        "lock = threading.Lock(); lock.acquire()\ndef train():\n    lock.acquire()\n"
+        + _THREAD.format("train"),
         "lock.release(); t.join()",
     ),
-    _user("thread whose target is time.sleep", "t = threading.Thread(target=time.sleep, args=(3,)); t.start()", "t.join()"),
+    _user(
+        "thread whose target is time.sleep",
+        "t = threading.Thread(target=time.sleep, args=(3,)); t.start()",
+        "t.join()",
+    ),
     _user("thread whose target is the wait of an event", _THREAD.format("stop.wait")),
     _user(
         "thread subclass defined in a cell",
@@ -72,7 +79,8 @@ USER = [
     ),
     _user(
         "thread running a partial of a bound method",
-        "class Model:\n    def fit(self, n):\n        stop.wait()\n" + _THREAD.format("functools.partial(Model().fit, 3)"),
+        "class Model:\n    def fit(self, n):\n        stop.wait()\n"
+        + _THREAD.format("functools.partial(Model().fit, 3)"),
     ),
     _user(
         "thread running a function dressed as a library's",
@@ -114,14 +122,20 @@ USER = [
         "b.send(None); t.join()",
     ),
     # timers
-    _user("Timer of a user function", "t = threading.Timer(30, lambda: None); t.start()", "t.cancel(); t.join()"),
+    _user(
+        "Timer of a user function", "t = threading.Timer(30, lambda: None); t.start()", "t.cancel(); t.join()"
+    ),
     _user(
         "Timer of a tensor's method",
         "import torch\nt = threading.Timer(30, torch.ones(3).sum); t.start()",
         "t.cancel(); t.join()",
         needs=("torch",),
     ),
-    _user("Timer of a partial of print", "t = threading.Timer(30, functools.partial(print, 1)); t.start()", "t.cancel(); t.join()"),
+    _user(
+        "Timer of a partial of print",
+        "t = threading.Timer(30, functools.partial(print, 1)); t.start()",
+        "t.cancel(); t.join()",
+    ),
     _user(
         "Timer that arms itself again",
         "def again():\n    global t\n    if not stop.is_set():\n"
@@ -139,7 +153,11 @@ USER = [
         "async def f():\n    while True: await asyncio.sleep(5)\nt = asyncio.create_task(f())",
         "t.cancel()",
     ),
-    _user("task waiting for an event", "ev = asyncio.Event()\nasync def f():\n    await ev.wait()\nt = asyncio.create_task(f())", "ev.set()"),
+    _user(
+        "task waiting for an event",
+        "ev = asyncio.Event()\nasync def f():\n    await ev.wait()\nt = asyncio.create_task(f())",
+        "ev.set()",
+    ),
     _user(
         "task of wait_for around a user coroutine",
         "async def f(): await asyncio.sleep(50)\nt = asyncio.ensure_future(asyncio.wait_for(f(), 40))",
@@ -203,8 +221,16 @@ USER = [
         "io.add_handler(r, lambda fd, events: None, io.READ)",
         "io.remove_handler(r); os.close(r); os.close(w)",
     ),
-    _user("add_reader of a user function", "r, w = os.pipe(); loop.add_reader(r, lambda: None)", "loop.remove_reader(r); os.close(r); os.close(w)"),
-    _user("add_reader of os.read", "r, w = os.pipe(); loop.add_reader(r, os.read, r, 1)", "loop.remove_reader(r); os.close(r); os.close(w)"),
+    _user(
+        "add_reader of a user function",
+        "r, w = os.pipe(); loop.add_reader(r, lambda: None)",
+        "loop.remove_reader(r); os.close(r); os.close(w)",
+    ),
+    _user(
+        "add_reader of os.read",
+        "r, w = os.pipe(); loop.add_reader(r, os.read, r, 1)",
+        "loop.remove_reader(r); os.close(r); os.close(w)",
+    ),
     _user(
         "server on the kernel's loop",
         "async def serve(reader, writer): writer.close()\nsrv = await asyncio.start_server(serve, '127.0.0.1', 0)",
@@ -267,7 +293,11 @@ USER = [
         "f.add_done_callback(lambda f: None)",
         "e.shutdown()",
     ),
-    _user("default executor running a user function", _LOOPER + "f = loop.run_in_executor(None, train)", "stop.set(); await f"),
+    _user(
+        "default executor running a user function",
+        _LOOPER + "f = loop.run_in_executor(None, train)",
+        "stop.set(); await f",
+    ),
     _user(
         "ThreadPool running time.sleep",
         "from multiprocessing.pool import ThreadPool\np = ThreadPool(2); r = p.apply_async(time.sleep, (2,))",
@@ -369,7 +399,11 @@ HARMLESS = [
     _harmless("variables, functions, a half-run generator", "x = [1]\ndef f(): yield 1\ng = f(); next(g)"),
     # threads that libraries leave behind
     _harmless("tqdm bar", "import tqdm\nfor _ in tqdm.tqdm(range(3)): pass", needs=("tqdm",)),
-    _harmless("tqdm bar of widgets", "import tqdm.auto\nfor _ in tqdm.auto.tqdm(range(3)): pass", needs=("tqdm", "ipywidgets")),
+    _harmless(
+        "tqdm bar of widgets",
+        "import tqdm.auto\nfor _ in tqdm.auto.tqdm(range(3)): pass",
+        needs=("tqdm", "ipywidgets"),
+    ),
     _harmless(
         "tensorboard writer",
         "from torch.utils.tensorboard import SummaryWriter\nw = SummaryWriter(folder); w.add_scalar('a', 1, 1)",
@@ -481,34 +515,69 @@ HARMLESS = [
     _harmless("Timer cancelled", "t = threading.Timer(30, print); t.start(); t.cancel(); t.join()"),
     _harmless("sleep awaited in a cell", "await asyncio.sleep(.01)"),
     _harmless("to_thread awaited in a cell", "await asyncio.to_thread(int)"),
-    _harmless("task cancelled", "async def f(): await asyncio.sleep(50)\nt = asyncio.create_task(f()); await asyncio.sleep(0); t.cancel()"),
-    _harmless("task that is done, with its result", "async def f(): return 3\nt = asyncio.create_task(f()); _ = await t"),
+    _harmless(
+        "task cancelled",
+        "async def f(): await asyncio.sleep(50)\nt = asyncio.create_task(f()); await asyncio.sleep(0); t.cancel()",
+    ),
+    _harmless(
+        "task that is done, with its result",
+        "async def f(): return 3\nt = asyncio.create_task(f()); _ = await t",
+    ),
     _harmless("call_later cancelled", "h = loop.call_later(30, print); h.cancel()"),
     _harmless(
         "PeriodicCallback stopped",
         "import tornado.ioloop\np = tornado.ioloop.PeriodicCallback(print, 5000); p.start(); p.stop()",
     ),
-    _harmless("asyncio objects that nobody waits for", "f = loop.create_future(); e = asyncio.Event(); q = asyncio.Queue()"),
-    _harmless("asyncio process, ended", "p = await asyncio.create_subprocess_exec('true'); _ = await p.wait()"),
+    _harmless(
+        "asyncio objects that nobody waits for",
+        "f = loop.create_future(); e = asyncio.Event(); q = asyncio.Queue()",
+    ),
+    _harmless(
+        "asyncio process, ended", "p = await asyncio.create_subprocess_exec('true'); _ = await p.wait()"
+    ),
     _harmless("process, ended", "import subprocess\n_ = subprocess.run(['true'], capture_output=True)"),
     _harmless(
         "signal handler put back",
         "import signal\nold = signal.signal(signal.SIGUSR1, print); signal.signal(signal.SIGUSR1, old) and None",
     ),
-    _harmless("callback of the garbage collector, removed", "import gc\ngc.callbacks.append(print); gc.callbacks.remove(print)"),
+    _harmless(
+        "callback of the garbage collector, removed",
+        "import gc\ngc.callbacks.append(print); gc.callbacks.remove(print)",
+    ),
     # what runs only when something else does
-    _harmless("finalizer of a living object", "import weakref\nclass A: pass\na = A(); _ = weakref.finalize(a, print)"),
+    _harmless(
+        "finalizer of a living object",
+        "import weakref\nclass A: pass\na = A(); _ = weakref.finalize(a, print)",
+    ),
     _harmless("atexit handler", "import atexit\n_ = atexit.register(int)", "atexit.unregister(int)"),
-    _harmless("pending future of nobody, with a callback", "f = loop.create_future(); f.add_done_callback(print)", "f.cancel()"),
-    _harmless("callbacks of IPython events", "ev = get_ipython().events; ev.register('post_run_cell', int)", "ev.unregister('post_run_cell', int)"),
-    _harmless("locks, conditions, thread locals", "l = threading.RLock(); c = threading.Condition(); d = threading.local(); d.x = 1"),
-    _harmless("faulthandler and tracemalloc", "import tracemalloc; tracemalloc.start()", "tracemalloc.stop()"),
-    _harmless("warnings caught", "import warnings\nwith warnings.catch_warnings(): warnings.simplefilter('ignore')"),
+    _harmless(
+        "pending future of nobody, with a callback",
+        "f = loop.create_future(); f.add_done_callback(print)",
+        "f.cancel()",
+    ),
+    _harmless(
+        "callbacks of IPython events",
+        "ev = get_ipython().events; ev.register('post_run_cell', int)",
+        "ev.unregister('post_run_cell', int)",
+    ),
+    _harmless(
+        "locks, conditions, thread locals",
+        "l = threading.RLock(); c = threading.Condition(); d = threading.local(); d.x = 1",
+    ),
+    _harmless(
+        "faulthandler and tracemalloc", "import tracemalloc; tracemalloc.start()", "tracemalloc.stop()"
+    ),
+    _harmless(
+        "warnings caught", "import warnings\nwith warnings.catch_warnings(): warnings.simplefilter('ignore')"
+    ),
     # IPython and its front ends
     _harmless("bash cell, ended", "%%bash\necho 1\n"),
     _harmless("shell escape, ended", "!true"),
     _harmless("autoreload", "%load_ext autoreload\n%autoreload 2", "%autoreload 0"),
-    _harmless("completion by jedi", "ip = get_ipython(); ip.Completer.use_jedi = True\n_ = ip.complete('threading.T')"),
+    _harmless(
+        "completion by jedi",
+        "ip = get_ipython(); ip.Completer.use_jedi = True\n_ = ip.complete('threading.T')",
+    ),
     _harmless("timeit and history", "%timeit -n1 -r1 pass\n%history -l 1"),
     _harmless(
         "widgets with callbacks and a Play button",
@@ -517,12 +586,22 @@ HARMLESS = [
         "display(W.interactive(lambda n: n, n=3), a, b)",
         needs=("ipywidgets",),
     ),
-    _harmless("comm with a handler", "from comm import create_comm\nc = create_comm('t'); c.on_msg(print)", "c.close()"),
-    _harmless("debugpy imported and listening", "import debugpy\n_ = debugpy.listen(('127.0.0.1', 0), in_process_debug_adapter=True)", needs=("debugpy",)),
+    _harmless(
+        "comm with a handler",
+        "from comm import create_comm\nc = create_comm('t'); c.on_msg(print)",
+        "c.close()",
+    ),
+    _harmless(
+        "debugpy imported and listening",
+        "import debugpy\n_ = debugpy.listen(('127.0.0.1', 0), in_process_debug_adapter=True)",
+        needs=("debugpy",),
+    ),
     _harmless("debugger of the front end attached", "", request="debug", needs=("debugpy",)),
     _harmless("subshell, idle", "", request="subshell"),
     _harmless("subshell running a cell, which passed the gate", "", request="busy subshell"),
-    _harmless("zmq socket without a handler", "import zmq\ns = zmq.Context.instance().socket(zmq.PULL)", "s.close()"),
+    _harmless(
+        "zmq socket without a handler", "import zmq\ns = zmq.Context.instance().socket(zmq.PULL)", "s.close()"
+    ),
 ]
 
 ALL = USER + HARMLESS
