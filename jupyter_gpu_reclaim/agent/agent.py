@@ -1,0 +1,146 @@
+"""The agent of one kernel: its gate, its link to the server, and two threads, one that moves and one that reports."""
+
+import functools
+import os
+import queue
+import sys
+
+from .gate import Gate
+from .kernel_hooks import KernelHooks
+from .link import Link, start_thread
+from .moves import Moves, refused, torch_offload
+from .protocol import RESIDENT
+from .reporter import Notes, Reporter
+from .watch import Watch
+
+
+class Agent:
+    """Made once per kernel, on its main thread. `invitation`: socket, kernel_id and secret, as the server gave them."""
+
+    def __init__(self, kernel, invitation, make_mechanism=torch_offload):
+        self._kernel = kernel
+        self._jobs = queue.SimpleQueue()
+        self._moves_ahead = 0  # asked for and not yet done
+        self._orphaned = False
+        wakeups = queue.SimpleQueue()
+        self.notes = Notes()
+        self.gate = Gate(functools.partial(wakeups.put, None), self._run_on_main)
+        self.watch = Watch(self.gate, self.notes.add)
+        self.link = Link(invitation, self._phase, self._on_welcome, self._on_message, self.notes.add)
+        self.moves = Moves(
+            self.gate, self.watch, self.link.send, self._say, self._log, self._jobs.put, make_mechanism
+        )
+        self.reporter = Reporter(
+            self.gate, self.moves, self.watch, self.link, self.notes, wakeups, self._on_orphaned
+        )
+
+    def start(self):
+        """Put the gate in place and begin to talk to the server."""
+        KernelHooks(self._kernel, self.gate).install()
+        os.register_at_fork(after_in_child=self._become_inert)
+        start_thread("gpu-reclaim-agent-worker", self._work)
+        start_thread("gpu-reclaim-agent-reporter", self.reporter.run)
+        self.link.start()
+
+    # ---- what the server says (on the link's thread, which must never work on anything itself)
+
+    def _on_welcome(self, welcome):
+        self.reporter.sample_seconds = float(welcome.get("sample_seconds", self.reporter.sample_seconds))
+        self.reporter.orphan_seconds = float(welcome.get("orphan_seconds", self.reporter.orphan_seconds))
+        self.watch.begin(self._kernel, welcome.get("harmless_modules", ()))
+        self.reporter.forget_what_was_sent()
+        self._jobs.put(self.reporter.push)
+
+    def _on_message(self, message):
+        operation, request = message["op"], message.get("id")
+        if operation == "suspend":
+            limit = message.get("host_limit_bytes")
+            self._ask_for_move(request, functools.partial(self.moves.suspend, limit))
+        elif operation == "resume":
+            self._ask_for_move(request, self.moves.resume)
+        elif operation == "look":
+            if self._moves_ahead:
+                self._reply(request, self.reporter.status())
+            else:
+                self._jobs.put(functools.partial(self._look, request))
+        elif operation == "end_wait":
+            self.gate.end_waits("GPURestoreTimeout", str(message.get("message", "")))
+
+    def _ask_for_move(self, request, move):
+        if self._moves_ahead:
+            self._reply(request, refused("in_flight"))
+            return
+        self._moves_ahead += 1
+        self._jobs.put(functools.partial(self._move, request, move))
+
+    def _reply(self, request, keys):
+        self.link.send(dict(keys, op="reply", re=request))
+
+    # ---- the worker
+
+    def _work(self):
+        while True:
+            job = self._jobs.get()
+            try:
+                job()
+            except Exception as error:  # a fault of the agent's own: said, and the next job still done
+                self._say("The agent failed unexpectedly: {!r:.200}".format(error))
+
+    def _move(self, request, move):
+        try:
+            reply = move()
+        except Exception as error:
+            reply = {
+                "outcome": "failed",
+                "error": "unexpected {!r:.400}".format(error),
+                "memory_intact": True,  # moves.py: open with the bytes in place, or closed with them in host memory
+                "out_of_memory": False,
+            }
+        self._moves_ahead -= 1
+        self.reporter.measure()
+        self.reporter.push()  # before the reply: who reads it next looks at the status
+        self._reply(request, reply)
+
+    def _look(self, request):
+        judged = self.watch.judge() if self.gate.phase == RESIDENT else None
+        self.reporter.measure()
+        self._reply(request, self.reporter.status(judged))
+
+    def _on_orphaned(self, gone_seconds):
+        """From the reporter, again and again: one attempt at a time."""
+        if self._orphaned:
+            return
+        self._orphaned = True
+        why = "user code waited and the server had been gone for {:.0f} s".format(gone_seconds)
+        self._jobs.put(functools.partial(self._care_for_orphan, why))
+
+    def _care_for_orphan(self, why):
+        try:
+            if self.gate.waiting and not self.link.up:
+                self.moves.resume_by_itself(why)
+        finally:
+            self._orphaned = False
+
+    # ---- what the parts need of each other and of the kernel
+
+    def _phase(self):
+        return self.gate.phase
+
+    def _say(self, sentence):
+        self.notes.add(sentence)
+        self.reporter.push()
+
+    def _log(self, sentence):
+        """One line in the server's log. Not to fd 2: ipykernel shows what is written there in a cell."""
+        try:
+            self._kernel.log.error(sentence)
+        except Exception:
+            sys.__stderr__.write(sentence + "\n")
+
+    def _run_on_main(self, function):
+        self._kernel.io_loop.add_callback(function)
+
+    def _become_inert(self):
+        """In a forked child there is no server, no thread of ours and no gate: the bytes are the parent's."""
+        self.link.close_in_child()
+        self.gate.open_in_child()

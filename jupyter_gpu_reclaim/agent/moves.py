@@ -1,0 +1,256 @@
+"""The two moves, suspend and resume, from the last look before them to the reply after them.
+
+Every move runs on the agent's one worker thread. Whatever goes wrong, the gate ends up open with the bytes on the GPU,
+or closed with the bytes in host memory.
+"""
+
+import atexit
+import os
+import queue
+import sys
+import time
+
+from .protocol import RECLAIMED, RECLAIMING, RESIDENT, RESTORING
+
+PROGRESS_SECONDS = 0.2
+EXIT_ATTEMPTS = 3
+OTHER_FRAMEWORKS = ("jax", "tensorflow", "cupy")
+
+# What a mechanism may raise (see torch_offload/outcome.py), by name: its classes cannot be imported before torch is.
+REFUSALS = {
+    "Cancelled": "cancelled",
+    "OutOfHostMemory": "host_memory",
+    "NothingToMove": "no_gpu_memory",
+    "Unsupported": "unsupported",
+}
+
+
+def torch_offload():
+    """The mechanism for what torch holds, or None while torch is not imported. Raises its Unsupported."""
+    if "torch" not in sys.modules:
+        return None
+    from .torch_offload import TorchOffload
+
+    return TorchOffload()
+
+
+class Moves:
+    """Suspends and resumes this kernel's GPU bytes.
+
+    `send` takes a message and `note` a sentence for the server, `log` a sentence for its log, `submit` a function for
+    the worker thread.
+    """
+
+    def __init__(self, gate, watch, send, note, log, submit, make_mechanism):
+        self._gate = gate
+        self._watch = watch
+        self._send = send
+        self._note = note
+        self._log = log
+        self._submit = submit
+        self._make_mechanism = make_mechanism
+        self._exiting = False
+        self._pid = os.getpid()
+        self.mechanism = None
+        self.unsupported = None
+        self.needed_bytes = {}
+        self.unmovable = {}
+
+    def find_mechanism(self):
+        """The mechanism, made as soon as there is something to move with. Not while user code may be importing it."""
+        if self.mechanism is None and not self._gate.inside:
+            try:
+                self.mechanism = self._make_mechanism()
+                self.unsupported = None if self.mechanism else _other_framework()
+            except Exception as error:
+                self.unsupported = str(error) if _named(error, "Unsupported") else _unexpected(error)
+        return self.mechanism
+
+    # ---- suspend
+
+    def suspend(self, host_limit_bytes=None):
+        """Move the bytes out, if nothing speaks against it at this moment. The reply's keys, without its id."""
+        refusal = self._what_speaks_against()
+        if refusal:
+            return refusal
+        passed = self._gate.passed
+        work = self._watch.judge()
+        if work is None:
+            return refused("background_unknown", "background work cannot be judged in this kernel")
+        if work:
+            return refused("background_work", "; ".join(work))
+        if not self._gate.close():
+            return refused("running", "user code arrived during the last look")
+        try:
+            return self._offload(passed, host_limit_bytes)
+        finally:
+            if self._gate.phase == RECLAIMING:
+                self._gate.open()
+
+    def _what_speaks_against(self):
+        if self._gate.phase != RESIDENT:
+            return refused("already_reclaimed")
+        if self._gate.inside or self._gate.waiting:
+            return refused("running")
+        if self.find_mechanism() is None:
+            return refused("unsupported", self.unsupported) if self.unsupported else refused("no_gpu_memory")
+        return None
+
+    def _offload(self, passed, host_limit_bytes):
+        """With the gate just closed: look a last time, then move."""
+        if self._gate.passed != passed:
+            return refused("running", "user code ran during the last look")
+        work = self._watch.judge(burst_seconds=0.0)
+        if work:
+            return refused("background_work", "; ".join(work))
+        # Handlers run last in, first out: ours must come before every one that the user has registered by now,
+        # because those may read tensors. None can be added while the gate is closed.
+        atexit.unregister(self.at_exit)
+        atexit.register(self.at_exit)
+        started = time.monotonic()
+        try:
+            details = self.mechanism.offload(self._is_unwanted, self._progress(), host_limit_bytes)
+        except Exception as error:
+            reason = REFUSALS.get(type(error).__name__)
+            self.unmovable = dict(getattr(error, "unmovable", None) or {})
+            if reason:
+                return refused(reason, str(error))
+            return failed(error, out_of_memory=False)
+        self.needed_bytes = dict(details.needed_bytes)
+        self.unmovable = dict(details.unmovable)
+        self._gate.become(RECLAIMED)
+        return self._done(details, started)
+
+    def _is_unwanted(self):
+        return bool(self._gate.waiting) or self._exiting
+
+    # ---- resume
+
+    def resume(self):
+        """Bring the bytes back and open the gate. The reply's keys, without its id."""
+        if self._gate.phase == RESIDENT:
+            return refused("already_resident")
+        self._gate.become(RESTORING)
+        started = time.monotonic()
+        try:
+            details = self.mechanism.onload(self._progress())
+        except Exception as error:
+            self._gate.become(RECLAIMED)
+            return failed(error, out_of_memory=_named(error, "OutOfDeviceMemory"))
+        self.needed_bytes = {}
+        self._gate.open()
+        return self._done(details, started)
+
+    def resume_by_itself(self, why):
+        """User code waits and no server is there to ask: bring the bytes back if there is room, else end the wait."""
+        reply = self.resume()
+        if reply["outcome"] == "done":
+            self._note("Restored by itself: " + why)
+        elif reply["outcome"] == "failed":
+            self._note("Could not restore by itself ({}): {}".format(why, reply["error"]))
+            self._gate.end_waits(
+                "GPURestoreFailed",
+                "the Jupyter server that hands out GPU memory does not answer, and the memory could not be brought "
+                "back without it ({}). The cell did not run. Nothing was lost, the data is safe in host memory: run "
+                "the cell again to try again.".format(reply["error"]),
+            )
+
+    # ---- exit
+
+    def at_exit(self):
+        """Runs before every handler and finaliser of the user, which may read tensors: put the bytes back first.
+
+        User code on poisoned memory would crash or, worse, write a wrong file; so if the bytes cannot be brought
+        back, the process ends here and says so.
+        """
+        if os.getpid() != self._pid:
+            return  # a forked child: the bytes are its parent's
+        ends = queue.SimpleQueue()
+        while True:
+            try:
+                self._exiting = True
+                self._submit(lambda: ends.put(self._restore_for_exit()))
+                error = ends.get()
+                break
+            except KeyboardInterrupt:
+                continue  # the kernel is ending already, and leaving this half done would be worse
+        if error:
+            self._end_without_handlers(error)
+        self._gate.resume_collection()
+
+    def _restore_for_exit(self):
+        """On the worker thread, after the move under way (an offload is cancelled): None, or what went wrong."""
+        for _ in range(EXIT_ATTEMPTS):
+            reply = self.resume()
+            if reply["outcome"] == "done":
+                self._note("Restored by itself: the kernel is ending")
+            if reply["outcome"] != "failed":
+                return None
+        return reply["error"]
+
+    def _end_without_handlers(self, error):
+        sentence = (
+            "jupyter_gpu_reclaim: this kernel ends with its GPU memory still in host memory, because it could not be "
+            "brought back ({}). Its exit handlers and finalisers were not run: they might have read that memory. "
+            "Free GPU memory before shutting a reclaimed kernel down.".format(error)
+        )
+        self._note(sentence)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:  # a broken stream of the user's must not keep the rest from being said
+                pass
+        self._log(sentence)
+        os._exit(1)
+
+    # ---- replies
+
+    def _progress(self):
+        """A callback for the mechanism that tells the server at most five times a second."""
+        last = [0.0]
+
+        def progress(done_bytes, total_bytes):
+            now = time.monotonic()
+            if now - last[0] >= PROGRESS_SECONDS:
+                last[0] = now
+                self._send({"op": "progress", "done_bytes": done_bytes, "total_bytes": total_bytes})
+
+        return progress
+
+    @staticmethod
+    def _done(details, started):
+        return {
+            "outcome": "done",
+            "moved_bytes": details.moved_bytes,
+            "freed_bytes": dict(getattr(details, "freed_bytes", None) or {}),
+            "needed_bytes": dict(getattr(details, "needed_bytes", None) or {}),
+            "unmovable": dict(getattr(details, "unmovable", None) or {}),
+            "took_seconds": time.monotonic() - started,
+        }
+
+
+def refused(reason, detail=""):
+    """Nothing was touched."""
+    return {"outcome": "refused", "reason": reason, "detail": detail}
+
+
+def failed(error, out_of_memory):
+    """The state is the one before the move, and it can be tried again, unless the mechanism says otherwise."""
+    intact = bool(getattr(error, "memory_intact", True))
+    sentence = str(error) or _unexpected(error)
+    return {"outcome": "failed", "error": sentence, "memory_intact": intact, "out_of_memory": out_of_memory}
+
+
+def _named(error, name):
+    return type(error).__name__ == name
+
+
+def _unexpected(error):
+    return "unexpected {}: {}".format(type(error).__name__, error)
+
+
+def _other_framework():
+    for name in OTHER_FRAMEWORKS:
+        if name in sys.modules:
+            return "{} is loaded, whose GPU memory cannot be moved; only PyTorch's can.".format(name)
+    return None

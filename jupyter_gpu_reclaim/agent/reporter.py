@@ -1,0 +1,149 @@
+"""Tells the server how this kernel is: on a slow beat, and at once when somebody waits or the phase changes.
+
+What is sent follows from the state alone, never from the events that led to it, so a lost wake-up only costs a beat.
+"""
+
+import queue
+import threading
+import time
+
+from .protocol import RECLAIMED, RECLAIMING, RESTORING
+
+ORPHAN_BEAT_SECONDS = 0.2
+MOST_NOTES = 20
+
+
+class Notes:
+    """What the agent has to say, oldest first. Bounded; the same sentence twice in a row is kept once."""
+
+    def __init__(self):
+        self._sentences = []
+
+    def add(self, sentence):
+        """Keep a sentence until twenty newer ones have come."""
+        if self._sentences[-1:] != [sentence]:
+            self._sentences = self._sentences[1 - MOST_NOTES :]
+            self._sentences.append(sentence)
+
+    def listed(self):
+        """A copy."""
+        return list(self._sentences)
+
+
+class Reporter:
+    """Builds the status and sends what is new in it.
+
+    Anything put into the queue `wakeups` makes it look at once. `on_orphaned(seconds)` is called, beat after beat,
+    while user code waits and the server has been gone for `orphan_seconds` or longer.
+    """
+
+    def __init__(self, gate, moves, watch, link, notes, wakeups, on_orphaned):
+        self._gate = gate
+        self._moves = moves
+        self._watch = watch
+        self._link = link
+        self._notes = notes
+        self._on_orphaned = on_orphaned
+        self._wakeups = wakeups
+        self._sending = threading.Lock()
+        self._sent_status = None
+        self._sent_waiting = 0
+        self._gpus, self._host_bytes = {}, 0
+        self._counters, self._counted_at_pass, self._allocator_active = None, None, None
+        self.sample_seconds, self.orphan_seconds = 5.0, 5.0
+
+    def run(self):
+        """The beat. Never returns; runs on a thread of its own."""
+        due = time.monotonic()
+        while True:
+            try:
+                self._wakeups.get(timeout=max(0.0, min(due - time.monotonic(), self._beat_seconds())))
+            except queue.Empty:
+                pass
+            try:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self.sample_seconds
+                    self._sample()
+                    self.push()
+                else:
+                    self.push(only_if_urgent=True)
+                self._look_after_orphans()
+            except Exception as error:  # whatever it is, the next beat must come
+                self._notes.add("The agent could not report: {!r:.200}".format(error))
+
+    def forget_what_was_sent(self):
+        """A new connection: the server is told everything."""
+        with self._sending:
+            self._sent_status, self._sent_waiting = None, 0
+
+    def push(self, only_if_urgent=False):
+        """Send the status if it has changed; with `only_if_urgent`, if phase or number of waiting has."""
+        with self._sending:
+            self._push_waiting()
+            status = self.status()
+            sent = self._sent_status
+            if status == sent:
+                return
+            if only_if_urgent and sent and all(status[key] == sent[key] for key in ("phase", "waiting")):
+                return
+            if self._link.send(dict(status, op="status")):
+                self._sent_status = status
+
+    def status(self, background_work=None):
+        """`protocol.STATUS_KEYS`. Without a fresh judgement in `background_work`, the last one there is."""
+        gate, moves = self._gate, self._moves
+        return {
+            "phase": gate.phase,
+            "phase_since_at": gate.phase_since_at,
+            "running_since_at": gate.running_since_at(),
+            "waiting": len(gate.waiting),
+            "last_active_at": gate.last_active_at,
+            "background_work": self._watch.snapshot() if background_work is None else background_work,
+            "allocator_active": self._allocator_active,
+            "gpus": self._gpus,
+            "mechanism": getattr(moves.mechanism, "name", "torch_offload") if moves.mechanism else None,
+            "unsupported": moves.unsupported,
+            "host_bytes": self._host_bytes,
+            "needed_bytes": moves.needed_bytes,
+            "unmovable": moves.unmovable,
+            "notes": self._notes.listed(),
+        }
+
+    def measure(self):
+        """Ask the mechanism what is held. Not during a move, which would be asked about things in motion."""
+        mechanism = self._moves.find_mechanism()
+        if mechanism is None or self._gate.phase in (RECLAIMING, RESTORING):
+            return
+        passed, counters = self._gate.passed, mechanism.counters()
+        if passed == self._counted_at_pass and not self._gate.inside:
+            self._allocator_active = counters != self._counters
+        self._counters, self._counted_at_pass = counters, passed
+        self._gpus, self._host_bytes = mechanism.gpus(), mechanism.host_bytes
+
+    def _sample(self):
+        self._watch.sample()
+        self.measure()
+
+    def _push_waiting(self):
+        """The wish for a restore: how many wait at a gate that only the server can open."""
+        waiting = len(self._gate.waiting) if self._gate.phase == RECLAIMED else 0
+        if waiting == self._sent_waiting:
+            return
+        if waiting:
+            trigger = next((passage.trigger for passage in list(self._gate.waiting)), "")
+            sent = self._link.send({"op": "restore_wanted", "cells": waiting, "trigger": trigger})
+        else:
+            # while the bytes come back nobody has given up, they only need not ask any more
+            sent = self._gate.phase != RECLAIMED or self._link.send({"op": "restore_unwanted"})
+        if sent:
+            self._sent_waiting = waiting
+
+    def _beat_seconds(self):
+        orphaned = self._gate.waiting and not self._link.up
+        return ORPHAN_BEAT_SECONDS if orphaned else self.sample_seconds
+
+    def _look_after_orphans(self):
+        gone = self._link.down_seconds()
+        is_orphaned = gone > 0.0 and gone >= self.orphan_seconds
+        if is_orphaned and self._gate.waiting and self._gate.phase == RECLAIMED:
+            self._on_orphaned(gone)
