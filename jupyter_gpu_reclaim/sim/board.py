@@ -10,45 +10,31 @@ import fcntl
 import mmap
 import os
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import layout
+from .environment import environment, preload_nvml
+from .layout import BoardGpu, BoardProcess, born
+
+__all__ = [
+    "FLIP_BIT",
+    "Board",
+    "BoardGpu",
+    "BoardProcess",
+    "GiB",
+    "MiB",
+    "attach",
+    "create",
+    "environment",
+    "preload_nvml",
+]
 
 MiB, GiB = 1 << 20, 1 << 30
 
 FLIP_BIT = -1  # a fault code for "copy": the copy succeeds with one bit wrong
-
-
-@dataclass(frozen=True)
-class BoardGpu:
-    """One simulated GPU. `used_bytes` is what processes and strangers hold, the driver's reserve not counted."""
-
-    index: int
-    name: str
-    uuid: str
-    total_bytes: int
-    reserved_bytes: int
-    other_used_bytes: int
-    used_bytes: int
-
-    @property
-    def free_bytes(self) -> int:
-        """What an allocation could still get; never negative."""
-        return max(0, self.total_bytes - self.reserved_bytes - self.used_bytes)
-
-
-@dataclass(frozen=True)
-class BoardProcess:
-    """What one process holds on one GPU, context included. `last_busy_at` is Unix seconds, None for never."""
-
-    pid: int
-    device: int
-    used_bytes: int
-    synthetic: bool
-    last_busy_at: float | None
 
 
 class Board:
@@ -57,6 +43,7 @@ class Board:
     def __init__(self, path: Path, file_descriptor: int):
         self.path = path
         self._fd = file_descriptor
+        self._close_file = weakref.finalize(self, os.close, file_descriptor)
         self._map = mmap.mmap(file_descriptor, ctypes.sizeof(layout.Layout))
         self._shared = layout.Layout.from_buffer(self._map)
 
@@ -68,11 +55,13 @@ class Board:
         *,
         context_bytes: int = 128 * MiB,
         reserved_bytes: int = 0,
+        poison: bool = False,
     ) -> Board:
         """A new board at `path`, in place of whatever file was there.
 
         `gpus` are (name, total bytes), at most 8; every name is made to begin with "Simulated". `context_bytes` is what
-        each process pays on each device it touches; `reserved_bytes` what the driver keeps of each device.
+        each process pays on each device it touches, `reserved_bytes` what the driver keeps of each device; `poison` is
+        the method of that name.
         """
         gpus = list(gpus)
         if not 1 <= len(gpus) <= layout.DEVICES:
@@ -83,6 +72,7 @@ class Board:
             bytes=ctypes.sizeof(layout.Layout),
             device_count=len(gpus),
         )
+        shared.modes = layout.POISON if poison else 0
         shared.cuda_version, shared.driver, shared.context_bytes = 13000, b"580.65-simulated", context_bytes
         for index, (name, total) in enumerate(gpus):
             device = shared.device[index]
@@ -107,17 +97,9 @@ class Board:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"there is no board at {path}; make one with Board.create") from error
-        if os.fstat(fd).st_size < ctypes.sizeof(layout.Layout):
-            os.close(fd)
-            raise ValueError(f"{path} is no board of the simulated GPU; create it anew")
-        board = cls(Path(path), fd)
-        shared = board._shared
-        if (shared.magic, shared.version, shared.bytes) != (
-            layout.MAGIC,
-            layout.VERSION,
-            ctypes.sizeof(layout.Layout),
-        ):
-            board.close()
+        board = cls(Path(path), fd) if os.fstat(fd).st_size >= ctypes.sizeof(layout.Layout) else None
+        if board is None or not board._shared.is_current():
+            os.close(fd) if board is None else board.close()
             raise ValueError(f"{path} is no board of this version of the simulated GPU; create it anew")
         return board
 
@@ -125,7 +107,7 @@ class Board:
         """Unmap the file; the board object is of no use afterwards."""
         del self._shared
         self._map.close()
-        os.close(self._fd)
+        self._close_file()
 
     def __enter__(self) -> Board:
         return self
@@ -175,7 +157,7 @@ class Board:
                     row.last_busy_us / 1e6 if row.last_busy_us else None,
                 )
                 for row in shared.process
-                if row.pid and (row.flags & layout.SYNTHETIC or _born(row.pid) == row.born)
+                if row.pid and (row.flags & layout.SYNTHETIC or born(row.pid) == row.born)
             ]
 
     def used_bytes(self, pid: int, device: int = 0) -> int:
@@ -308,11 +290,5 @@ class Board:
         self._mode(layout.DELAY_COPIES, on)
 
 
-def _born(pid: int) -> int:
-    """A live process's start time in clock ticks since boot, as csrc/board.h's board_born has it; 0 when it is dead."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19]) or 1
+create = Board.create
+attach = Board.attach

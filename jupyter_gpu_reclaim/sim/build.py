@@ -16,32 +16,37 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent / "csrc"
 NVML_NAME, TORCH_DEVICE_NAME = "libnvidia-ml.so.1", "libsimgpu.so"
 
 
+Report = Callable[[str], None]
+
+
 class CannotBuild(RuntimeError):
     """The simulated GPU cannot be built here; the message is one line and names the cure."""
 
 
-def nvml_library() -> Path:
+def _to_stderr(line: str) -> None:
+    print(f"jupyter_gpu_reclaim: {line}", file=sys.stderr, flush=True)
+
+
+def ensure_built(report: Report = _to_stderr) -> None:
+    """Build both libraries unless they are there; `report` gets a line on what takes time. Raises `CannotBuild`."""
+    nvml_library(report)
+    torch_device_library(report)
+
+
+def nvml_library(report: Report = _to_stderr) -> Path:
     """The path of the simulated libnvidia-ml.so.1, built if it is not there yet. Raises `CannotBuild`."""
-    flags = [
-        "-x",
-        "c",
-        "-O2",
-        "-fPIC",
-        "-shared",
-        "-fvisibility=hidden",
-        "-pthread",
-        "-Wl,-soname," + NVML_NAME,
-    ]
-    return _built("nvml", NVML_NAME, [*flags, str(SOURCES / "nvml.c")], "about 1 second")
+    flags = f"-x c -O2 -fPIC -shared -fvisibility=hidden -pthread -Wl,-soname,{NVML_NAME}".split()
+    return _built("nvml", NVML_NAME, [*flags, str(SOURCES / "nvml.c")], report, "about 1 second")
 
 
-def torch_device_library() -> Path:
+def torch_device_library(report: Report = _to_stderr) -> Path:
     """The path of the torch device for the torch of this interpreter, built if not there yet. Raises `CannotBuild`.
 
     Does not import torch: it is also asked for from within `import torch`.
@@ -55,7 +60,7 @@ def torch_device_library() -> Path:
     includes = [f"-I{torch}/include", f"-I{torch}/include/torch/csrc/api/include"]
     libraries = [f"-L{torch}/lib", "-ltorch", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch}/lib"]
     arguments = [*flags, str(SOURCES / "torch_device.cpp"), *includes, *libraries]
-    return _built(f"torch-{version}", TORCH_DEVICE_NAME, arguments, "10 to 30 seconds, once")
+    return _built(f"torch-{version}", TORCH_DEVICE_NAME, arguments, report, "10 to 30 seconds, once")
 
 
 def _cxx11_abi() -> int:
@@ -78,7 +83,7 @@ def _source_hash(arguments: list[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _built(label: str, name: str, arguments: list[str], duration: str) -> Path:
+def _built(label: str, name: str, arguments: list[str], report: Report, duration: str) -> Path:
     """Compile to <cache>/<label>-<hash>-<machine>/<name> unless it is there. Others may do the same at once."""
     folder = cache_folder() / f"{label}-{_source_hash(arguments)}-{platform.machine()}"
     library = folder / name
@@ -89,7 +94,8 @@ def _built(label: str, name: str, arguments: list[str], duration: str) -> Path:
         with open(folder.parent / f"{folder.name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the second comer waits and finds the library
             if not library.exists():
-                _compile(folder, name, arguments, duration)
+                report(f"building {name} of the simulated GPU ({duration}) …")
+                _compile(folder, name, arguments)
     except OSError as error:
         raise CannotBuild(
             f"the simulated GPU cannot be built in {folder.parent} ({error.strerror}): "
@@ -98,17 +104,12 @@ def _built(label: str, name: str, arguments: list[str], duration: str) -> Path:
     return library
 
 
-def _compile(folder: Path, name: str, arguments: list[str], duration: str) -> None:
+def _compile(folder: Path, name: str, arguments: list[str]) -> None:
     compiler = shutil.which(os.environ.get("CXX") or "g++")
     if compiler is None:
         raise CannotBuild(
             "the simulated GPU needs a C++ compiler to be built: install g++ (apt install g++, or conda install gxx)"
         )
-    print(
-        f"jupyter_gpu_reclaim: building {name} of the simulated GPU ({duration}) …",
-        file=sys.stderr,
-        flush=True,
-    )
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.building-") as scratch:
         done = Path(scratch) / "done"
         done.mkdir()
@@ -125,5 +126,4 @@ def _compile(folder: Path, name: str, arguments: list[str], duration: str) -> No
 
 
 if __name__ == "__main__":
-    print(nvml_library())
-    print(torch_device_library())
+    ensure_built()

@@ -21,13 +21,15 @@ def environment(board: str | os.PathLike[str]) -> dict[str, str]:
     return {BOARD_VARIABLE: str(Path(board).resolve()), "LD_LIBRARY_PATH": ":".join(unique)}
 
 
-def preload_nvml() -> None:
-    """Let pynvml in this process find the simulated NVML. Call it before the first nvmlInit.
+def preload_nvml(board: str | os.PathLike[str] | None = None) -> None:
+    """Let pynvml in this process find the simulated NVML, showing `board`. Call it before the first nvmlInit.
 
-    The dynamic linker then takes the loaded library for "libnvidia-ml.so.1". Which board it shows is decided by
-    $JUPYTER_GPU_RECLAIM_SIM_BOARD at each nvmlInit that is not nested; without it nvmlInit says DriverNotLoaded.
+    The dynamic linker then takes the loaded library for "libnvidia-ml.so.1". A later call with another board counts
+    from the next nvmlInit that is not nested. With None it is the environment's board, read at nvmlInit; without one,
+    too, nvmlInit says DriverNotLoaded.
     """
-    ctypes.CDLL(str(nvml_library()), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(str(nvml_library()), mode=ctypes.RTLD_GLOBAL)
+    library.simgpu_nvml_board(None if board is None else os.fsencode(Path(board).resolve()))
 
 
 def bootstrap_code() -> str:

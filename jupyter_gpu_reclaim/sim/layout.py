@@ -1,8 +1,13 @@
-"""The board's layout in memory, field by field as csrc/board.h has it. Both sides check magic, version and size."""
+"""The board's layout in memory, field by field as csrc/board.h has it, and its rows as plain values.
+
+Both sides check magic, version and size when they open a board.
+"""
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
+from pathlib import Path
 
 MAGIC, VERSION = 0x55504753, 1
 DEVICES, PROCESSES, FAULTS = 8, 128, 32
@@ -78,3 +83,46 @@ class Layout(ctypes.Structure):
         ("process", Process * PROCESSES),
         ("fault", Fault * FAULTS),
     ]
+
+    def is_current(self) -> bool:
+        """Whether this is a board, and of this version."""
+        return (self.magic, self.version, self.bytes) == (MAGIC, VERSION, ctypes.sizeof(Layout))
+
+
+@dataclass(frozen=True)
+class BoardGpu:
+    """One simulated GPU. `used_bytes` is what processes and strangers hold, the driver's reserve not counted."""
+
+    index: int
+    name: str
+    uuid: str
+    total_bytes: int
+    reserved_bytes: int
+    other_used_bytes: int
+    used_bytes: int
+
+    @property
+    def free_bytes(self) -> int:
+        """What an allocation could still get; never negative."""
+        return max(0, self.total_bytes - self.reserved_bytes - self.used_bytes)
+
+
+@dataclass(frozen=True)
+class BoardProcess:
+    """What one process holds on one GPU, context included. `last_busy_at` is Unix seconds, None for never."""
+
+    pid: int
+    device: int
+    used_bytes: int
+    synthetic: bool
+    last_busy_at: float | None
+
+
+def born(pid: int) -> int:
+    """A live process's start time in clock ticks since boot, as csrc/board.h's board_born has it; 0 when it is dead."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19]) or 1

@@ -17,7 +17,8 @@ typedef struct { uint32_t pid; uint64_t used; uint32_t gpu_instance, compute_ins
 typedef struct { uint32_t pid; uint64_t at_us; uint32_t sm, memory, encoder, decoder; } process_sample;
 
 static board_handle handle = {NULL, -1, 0, "", PTHREAD_MUTEX_INITIALIZER};
-static int users; /* nvmlInit calls without their nvmlShutdown */
+static int users;       /* nvmlInit calls without their nvmlShutdown */
+static char chosen[1024]; /* a board named by simgpu_nvml_board; "": the environment's */
 #define BOARD (handle.shared)
 
 static int ready(const char *call, int device) {
@@ -41,9 +42,10 @@ static int text(char *out, unsigned size, const char *value) {
 }
 
 /* --- the library and the driver */
+EXPORT void simgpu_nvml_board(const char *path) { snprintf(chosen, sizeof chosen, "%s", path ? path : ""); }
 EXPORT int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
-    const char *path = getenv(BOARD_VARIABLE);
+    const char *path = *chosen ? chosen : getenv(BOARD_VARIABLE);
     if (!users && BOARD && (!path || strcmp(path, handle.path))) board_close(&handle); /* another board since */
     if (!BOARD && board_open(&handle, path)) return DRIVER_NOT_LOADED;
     int code = board_fault_for(BOARD, __func__, -1);
