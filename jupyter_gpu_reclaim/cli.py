@@ -19,11 +19,11 @@ def demo(arguments: argparse.Namespace) -> int:
     """Two notebooks, one simulated GPU; 0 only if every promise held."""
     from jupyter_gpu_reclaim.demo import play
     from jupyter_gpu_reclaim.demo.jupyter_session import CellFailed, ServerFailed
-    from jupyter_gpu_reclaim.sim.build import BuildFailed
+    from jupyter_gpu_reclaim.sim.build import CannotBuild
 
     try:
         figures = play.run(show, arguments.json)
-    except (play.PromiseBroken, ServerFailed, CellFailed, BuildFailed) as problem:
+    except (play.PromiseBroken, ServerFailed, CellFailed, CannotBuild) as problem:
         print(f"\nThe demo did not hold: {problem}", file=sys.stderr)
         return 1
     show(

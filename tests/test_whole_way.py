@@ -11,7 +11,8 @@ import pytest
 
 from jupyter_gpu_reclaim import cli
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook
-from jupyter_gpu_reclaim.sim import board
+from jupyter_gpu_reclaim.sim.board import Board
+from jupyter_gpu_reclaim.sim.environment import environment
 
 MIB = 1 << 20
 TRAINING = """
@@ -77,18 +78,16 @@ async def cycles(folder: Path) -> list[str]:
     wrong: list[str] = []
     (folder / "twin").mkdir()
     for name in ("board", "twin/board"):
-        board.create(
-            folder / name, gpus=[("Simulated GPU 256 MiB", 256 * MIB)], context_bytes=16 * MIB, poison=True
-        )
+        Board.create(folder / name, gpus=[("Simulated GPU 256 MiB", 256 * MIB)], context_bytes=16 * MIB, poison=True).close()
     settings = {
         "GpuReclaim.idle_after_seconds": 3600, "GpuReclaim.pressure_idle_after_seconds": 0,
         "GpuReclaim.cooldown_seconds": 0, "GpuReclaim.min_reclaim_bytes": 0,
         "GpuReclaim.tick_seconds": 0.2, "GpuReclaim.sample_seconds": 0.2,
     }  # fmt: skip
     async with (
-        JupyterServer(folder, settings, board.environment(folder / "board")) as server,
+        JupyterServer(folder, settings, environment(folder / "board")) as server,
         JupyterServer(
-            folder / "twin", environment=board.environment(folder / "twin/board"), enabled=False
+            folder / "twin", environment=environment(folder / "twin/board"), enabled=False
         ) as plain,
     ):
         notebook, twin = await asyncio.gather(

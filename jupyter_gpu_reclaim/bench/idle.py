@@ -15,7 +15,9 @@ from pathlib import Path
 
 from jupyter_gpu_reclaim.bench import Figure
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook
-from jupyter_gpu_reclaim.sim import board, build
+from jupyter_gpu_reclaim.sim.board import Board
+from jupyter_gpu_reclaim.sim.build import ensure_built
+from jupyter_gpu_reclaim.sim.environment import environment
 
 KERNELS, WINDOWS, WINDOW_SECONDS, SETTLE_SECONDS = 30, 5, 20, 15
 GPU = ("Simulated GPU 80 GiB", 80 << 30)
@@ -50,16 +52,16 @@ async def measure() -> tuple[list[float], list[float], list[float]]:
     with tempfile.TemporaryDirectory(prefix="gpu-reclaim-bench-") as temporary:
         folder = Path(temporary)
         folder.joinpath("with").mkdir()
-        board.create(folder / "board", gpus=[GPU])
-        environment = board.environment(folder / "board")
+        Board.create(folder / "board", gpus=[GPU]).close()
+        on_board = environment(folder / "board")
         probe = {
             "ServerApp.jpserver_extensions": repr(
                 {"jupyter_gpu_reclaim": True, "jupyter_gpu_reclaim.bench.loop_probe": True}
             )
         }
         async with (
-            JupyterServer(folder / "with", probe, environment) as with_us,
-            JupyterServer(folder / "without", environment=environment, enabled=False) as without_us,
+            JupyterServer(folder / "with", probe, on_board) as with_us,
+            JupyterServer(folder / "without", environment=on_board, enabled=False) as without_us,
         ):
             ours, theirs = await start_kernels(with_us), await start_kernels(without_us)
             await asyncio.sleep(SETTLE_SECONDS)
@@ -78,7 +80,7 @@ async def measure() -> tuple[list[float], list[float], list[float]]:
 
 def figures() -> Iterator[Figure]:
     """Our share of a core, and the longest our callbacks held the server's event loop."""
-    build.ensure_built(lambda line: None)
+    ensure_built(lambda line: None)
     shares, holds, other_holds = asyncio.run(measure())
     what = f"with {KERNELS} idle kernels"
     yield Figure.of("idle", f"our share of one core {what}", "%", [100 * s for s in shares], target=0.2)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jupyter_gpu_reclaim.demo.play import HERE
-from jupyter_gpu_reclaim.sim import board, build
+from jupyter_gpu_reclaim.sim.board import Board
+from jupyter_gpu_reclaim.sim.build import ensure_built
+from jupyter_gpu_reclaim.sim.environment import environment
 
 GPU = ("Simulated GPU 8 GiB", 8 << 30)
 SETTINGS = {
@@ -24,19 +26,19 @@ SETTINGS = {
 
 def run(show: Callable[[str], None], folder: Path, options: Sequence[str]) -> int:
     """Lays the notebooks in `folder` (yours are kept) and runs `jupyter lab` there until it ends; its exit code."""
-    build.ensure_built(show)
+    ensure_built(show)
     folder.mkdir(parents=True, exist_ok=True)
     for notebook in HERE.glob("*.ipynb"):
         if not (folder / notebook.name).exists():
             shutil.copy(notebook, folder)
     board_path = folder.resolve() / ".simulated-gpu"
-    board.create(board_path, gpus=[GPU])
+    Board.create(board_path, gpus=[GPU]).close()
     show("JupyterLab on a simulated GPU: an idle notebook is reclaimed after a minute. Open digits.ipynb.")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}",
                *(f"--{name}={value}" for name, value in SETTINGS.items())]  # fmt: skip
     if os.geteuid() == 0:
         command.append("--allow-root")
     try:
-        return subprocess.call([*command, *options], env={**os.environ, **board.environment(board_path)})
+        return subprocess.call([*command, *options], env={**os.environ, **environment(board_path)})
     except KeyboardInterrupt:
         return 0

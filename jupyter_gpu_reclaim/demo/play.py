@@ -18,7 +18,9 @@ from typing import Any
 
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
-from jupyter_gpu_reclaim.sim import board, build
+from jupyter_gpu_reclaim.sim.board import Board
+from jupyter_gpu_reclaim.sim.build import ensure_built
+from jupyter_gpu_reclaim.sim.environment import environment, preload_nvml
 
 HERE = Path(__file__).parent
 GPU_NAME, GPU_BYTES, CONTEXT_BYTES = "Simulated GPU 1 GiB", 1 << 30, 96 << 20
@@ -97,10 +99,10 @@ async def run_until(notebook: OpenNotebook, tag: str, *, start: int = 0) -> tupl
 def prepare(folder: Path) -> dict[str, str]:
     """A fresh board and the notebooks in `folder`; the environment in which processes see that board."""
     folder.mkdir(parents=True, exist_ok=True)
-    board.create(folder / "board", gpus=[(GPU_NAME, GPU_BYTES)], context_bytes=CONTEXT_BYTES)
+    Board.create(folder / "board", gpus=[(GPU_NAME, GPU_BYTES)], context_bytes=CONTEXT_BYTES).close()
     for path in HERE.glob("*.ipynb"):
         shutil.copy(path, folder)
-    return board.environment(folder / "board")
+    return environment(folder / "board")
 
 
 async def uninterrupted_digest(folder: Path) -> dict[str, str]:
@@ -119,20 +121,20 @@ async def open_with_pid(server: JupyterServer, path: str) -> tuple[OpenNotebook,
 
 async def play(show: Callable[[str], None]) -> dict[str, Any]:
     """Plays the whole story; returns its figures. Raises `PromiseBroken`, `ServerFailed` or `CellFailed`."""
-    build.ensure_built(show)
+    ensure_built(show)
     with tempfile.TemporaryDirectory(prefix="gpu-reclaim-demo-") as temporary:
         folder = Path(temporary)
         show(
             "\nFirst the run to compare with: digits.ipynb from top to bottom, never interrupted, without us."
         )
         expected = await uninterrupted_digest(folder / "uninterrupted")
-        environment = prepare(folder / "shared")
-        board.preload_nvml(folder / "shared" / "board")
+        on_shared_gpu = prepare(folder / "shared")
+        preload_nvml(folder / "shared" / "board")
         nvml = Nvml()
         try:
             story = Story(show, nvml)
             show("\nNow the same notebook beside a neighbour, on one simulated GPU that cannot hold both.\n")
-            async with JupyterServer(folder / "shared", SETTINGS, environment) as server:
+            async with JupyterServer(folder / "shared", SETTINGS, on_shared_gpu) as server:
                 figures = await share_one_gpu(server, story, expected)
         finally:
             nvml.close()

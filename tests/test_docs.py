@@ -1,0 +1,52 @@
+"""What the documentation says is held to the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from traitlets import HasTraits
+
+from jupyter_gpu_reclaim import cli
+from jupyter_gpu_reclaim.config import PolicyTraits
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def settings_table() -> dict[str, str]:
+    """Name → default, as README's table has them."""
+    block = re.search(r"<!-- settings: begin.*?-->(.*?)<!-- settings: end -->", README, re.DOTALL)
+    assert block, "README has no settings table"
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", block.group(1), re.MULTILINE)
+    return dict(rows)
+
+
+def test_every_setting_is_in_the_readme_with_its_default() -> None:
+    """README's settings table names each configurable trait once, with the default the code has, and no other."""
+
+    def default(name: str, trait: object) -> str:
+        value = PolicyTraits.class_traits()[name].default_value
+        return "–" if value in ("", None, [], ()) else f"`{value!r}`"
+
+    own = set(PolicyTraits.class_traits(config=True)) - set(HasTraits.class_traits())
+    expected = {name: default(name, trait) for name, trait in PolicyTraits.class_traits(config=True).items() if name in own}
+    assert settings_table() == expected
+
+
+def test_every_make_target_and_command_named_exists() -> None:
+    """Each `make X` and `jupyter gpu-reclaim X` that README or docs name can be typed."""
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    commands = set(cli.parser()._subparsers._group_actions[0].choices)  # argparse has no public way to list them
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text()
+        assert set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^make ([a-z-]+)$", text, re.M)) <= targets
+        assert set(re.findall(r"jupyter gpu-reclaim ([a-z]+)", text)) <= commands, page
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    """Every relative link in README and docs points at a file that exists."""
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
