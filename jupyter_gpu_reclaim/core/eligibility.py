@@ -25,9 +25,20 @@ def barrier(
     )
 
 
+def idle_since(holding: Holding) -> datetime | None:
+    """Since when the kernel is idle: the end of the last user code, or its restore if that came later. None: unknown.
+
+    A restore counts because whoever asked for it is about to use the kernel.
+    """
+    if holding.last_active_at is None or holding.phase_since is None:
+        return holding.last_active_at
+    return max(holding.last_active_at, holding.phase_since)
+
+
 def idle_for(holding: Holding, now: datetime) -> timedelta:
-    """Time since the last user code ended; zero while it is unknown, since unknown never counts as idle."""
-    return timedelta(0) if holding.last_active_at is None else now - holding.last_active_at
+    """Time since `idle_since`; zero while that is unknown, since unknown never counts as idle."""
+    since = idle_since(holding)
+    return timedelta(0) if since is None else now - since
 
 
 def reclaim_due_at(holding: Holding, policy: Policy) -> datetime | None:
@@ -36,14 +47,15 @@ def reclaim_due_at(holding: Holding, policy: Policy) -> datetime | None:
     Pressure, or somebody who waits for room, may bring it forward to `pressure_idle_after`; a lack of host memory or
     of a turn may put it off. In mode "dry_run" it is when the kernel would be reclaimed.
     """
-    if holding.phase is not Phase.RESIDENT or holding.last_active_at is None:
+    since = idle_since(holding)
+    if holding.phase is not Phase.RESIDENT or since is None:
         return None
     if _cannot_be_moved(holding, policy) or _at_work_or_unknown(holding) or _too_small(holding, policy):
         return None
     rests = [holding.pinned_until, holding.retry_at]
     if holding.phase_since is not None:
         rests.append(holding.phase_since + policy.cooldown)
-    return max([holding.last_active_at + policy.idle_after, *(rest for rest in rests if rest is not None)])
+    return max([since + policy.idle_after, *(rest for rest in rests if rest is not None)])
 
 
 def _cannot_be_moved(holding: Holding, policy: Policy) -> Reason | None:

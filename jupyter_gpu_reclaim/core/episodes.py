@@ -112,6 +112,7 @@ def _with_row(episode: Episode, row: Transition) -> Episode:
                 moved_bytes=row.moved_bytes,
                 freed_bytes=row.freed_bytes,
                 unmovable=row.unmovable,
+                ended_at=None,  # a reclaim that had been given up as failed may turn out to be done
             )
         case Event.RESTORE_STARTED:
             return replace(episode, outcome=EpisodeOutcome.RESTORING, restore_reason=row.reason)

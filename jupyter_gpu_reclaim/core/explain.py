@@ -22,7 +22,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.PINNED: "Its user asked to keep it on the GPU.",
         Reason.COOLDOWN: "It came back to the GPU a moment ago and rests before it may be moved again.",
         Reason.TOO_SMALL: "It holds too little GPU memory to be worth moving.",
-        Reason.HOST_MEMORY: "There is not enough host memory to hold its data.",
+        Reason.HOST_MEMORY: "Not enough host memory is known to be free for its data.",
         Reason.UNSUPPORTED: "What it holds on the GPU cannot be moved safely.",
         Reason.UNMANAGED: "No agent runs in this kernel, so it is left alone.",
         Reason.IN_FLIGHT: "Its data is being moved.",
@@ -33,6 +33,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.LOST: "The driver lost this kernel's GPU memory; restart the kernel.",
         Reason.SWITCHED_OFF: "Reclaiming is switched off.",
         Reason.DRY_RUN: "Dry run: it would have been moved to host memory, and nothing was moved.",
+        Reason.LOG_UNAVAILABLE: "The log of reclaims cannot be read or written, so nothing is reclaimed until it can.",
         Reason.IDLE: "It has been idle for long.",
         Reason.PRESSURE: "GPU memory is short and it has been idle.",
         Reason.ADMISSION: "Somebody waits for room on the GPU and it has been idle.",
@@ -53,6 +54,8 @@ def explain(decision: Decision, holding: Holding, policy: Policy, now: datetime)
     if isinstance(decision, Wait):
         return _waiting(decision, holding)
     if isinstance(decision, Reclaim | Restore):
+        if isinstance(decision, Reclaim) and policy.mode == "dry_run":
+            return f"{SENTENCES[decision.reason]} {SENTENCES[Reason.DRY_RUN]}"
         where = "host memory" if isinstance(decision, Reclaim) else "the GPU"
         return f"{SENTENCES[decision.reason]} Moving {human_bytes(holding.footprint_bytes)} to {where}."
     detail = _detail(decision.reason, holding, policy, now)
@@ -111,7 +114,7 @@ def _detail(reason: Reason, holding: Holding, policy: Policy, now: datetime) -> 
     if reason in (Reason.UNSUPPORTED, Reason.UNMANAGED):
         return holding.unsupported
     if reason is Reason.HOST_MEMORY:
-        return f"There is not enough host memory to hold its {human_bytes(holding.footprint_bytes)}."
+        return f"Not enough host memory is known to be free for its {human_bytes(holding.footprint_bytes)}."
     if reason is Reason.ALREADY_RECLAIMED:
         size = human_bytes(holding.host_bytes or holding.footprint_bytes)
         return f"Its {size} are safe in host memory and come back when the next cell runs."

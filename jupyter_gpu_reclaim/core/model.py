@@ -67,6 +67,7 @@ class Reason(StrEnum):
     LOST = "lost"
     SWITCHED_OFF = "switched_off"  # mode "off": nothing is reclaimed
     DRY_RUN = "dry_run"  # mode "dry_run": it would have been reclaimed
+    LOG_UNAVAILABLE = "log_unavailable"  # no intent can be written, so nothing is reclaimed
     # why a kernel is acted on
     IDLE = "idle"
     PRESSURE = "pressure"  # GPU memory short of the headroom

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from jupyter_gpu_reclaim.core.eligibility import barrier, idle_for
+from jupyter_gpu_reclaim.core.eligibility import barrier, idle_for, idle_since
 from jupyter_gpu_reclaim.core.model import (
     Decision,
     Holding,
@@ -208,9 +208,9 @@ def _settled(holding: Holding) -> Reason | None:
     if holding.phase is Phase.LOST:
         return Reason.LOST
     if holding.phase is Phase.RECLAIMED:
-        if not _wants_back(holding):
-            return Reason.ALREADY_RECLAIMED
-        return None if holding.managed else Reason.LINK_LOST
+        if not holding.managed:
+            return Reason.LINK_LOST
+        return None if _wants_back(holding) else Reason.ALREADY_RECLAIMED
     return Reason.ALREADY_RESIDENT if holding.restore_wanted_at is not None else None
 
 
@@ -219,4 +219,4 @@ def _wants_back(holding: Holding) -> bool:
 
 
 def _least_recently_used(holding: Holding) -> tuple:
-    return (holding.last_active_at, -holding.footprint_bytes, holding.kernel_id)
+    return (idle_since(holding), -holding.footprint_bytes, holding.kernel_id)

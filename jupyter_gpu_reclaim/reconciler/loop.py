@@ -1,0 +1,302 @@
+"""The loop itself. It runs on the server's event loop and blocks it nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from jupyter_gpu_reclaim.core.model import (
+    Decision,
+    Event,
+    Keep,
+    Policy,
+    Reason,
+    Reclaim,
+    Restore,
+    Snapshot,
+    Transition,
+    Wait,
+)
+from jupyter_gpu_reclaim.core.policy import decide
+from jupyter_gpu_reclaim.core.pressure import track_pressure
+from jupyter_gpu_reclaim.ports import Clock, KernelControl, Observer, ReclaimLog
+from jupyter_gpu_reclaim.reconciler.book import Book
+from jupyter_gpu_reclaim.reconciler.journal import RECORD_PATIENCE_SECONDS, Journal
+from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
+from jupyter_gpu_reclaim.reconciler.moves import Moves
+from jupyter_gpu_reclaim.reconciler.status import Status, status_of
+from jupyter_gpu_reclaim.reconciler.wishes import NotObserved, UnknownKernel, Wish, Wishes, check_pin
+
+logger = logging.getLogger(__name__)
+
+LOOK_PATIENCE_SECONDS = 30.0
+"""A look at the world that takes longer is given up; the next tick looks again."""
+SHORTEST_PAUSE_SECONDS = 0.02
+"""However often it is woken, the loop leaves the server this much time between two ticks."""
+AFTER_A_DEFECT_SECONDS = 1.0
+"""After a tick that failed, wakes are not listened to for so long: a defect never becomes a busy loop."""
+
+Listener = Callable[[Status, tuple[Transition, ...]], None]
+
+
+class Reconciler:
+    """Keeps what kernels hold on GPUs in line with the policy and with what people asked for.
+
+    All methods belong to the event loop's thread. `tick()` may be called without `run()`, which is how tests and
+    replays drive it.
+    """
+
+    def __init__(
+        self,
+        observer: Observer,
+        kernels: KernelControl,
+        log: ReclaimLog,
+        clock: Clock,
+        policy: Policy,
+        *,
+        tick_seconds: float = 5.0,
+    ) -> None:
+        self.policy = policy
+        self._observer = observer
+        self._clock = clock
+        self._tick_seconds = tick_seconds
+        self._journal = Journal(log, lambda row: self._rows.append(row))
+        self._moves = Moves(kernels, self._journal, clock, self.wake)
+        self._wishes = Wishes()
+        self._book = Book(log, self._moves)
+        self._short_since: Mapping[str, datetime] = {}
+        self._status = Status(policy=policy)
+        self._rows: list[Transition] = []  # not yet told to the listeners
+        self._listeners: list[Listener] = []
+        self._ticking = asyncio.Lock()
+        self._woken = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._running: asyncio.Task | None = None
+        self._look_problem: str | None = None
+
+    # -- for handlers -----------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """What the last tick found and decided."""
+        return self._status
+
+    def wake(self) -> None:
+        """Something has changed: tick now rather than at the end of the pause."""
+        self._woken.set()
+
+    def on_change(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener(status, rows)` called after every tick, rows being the transitions since the last call.
+
+        Returns a function that ends it. A listener that raises is logged and called again the next time.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    async def wish_reclaim(self, kernel_id: str, actor: str) -> Decision:
+        """Ask for a reclaim. Returns what the next tick decided: `Reclaim` or `Keep(TURN)`, or else it is refused.
+
+        It goes over the pin (and then ends it), the cooldown, the smallest size and idle times, never over work. A wish
+        that was refused is forgotten, so that it does not come true hours later. Raises `UnknownKernel`, `NotObserved`.
+        """
+        return await self._wish(kernel_id, Reclaim, actor)
+
+    async def wish_restore(self, kernel_id: str, actor: str) -> Decision:
+        """Ask for a restore. Returns what the next tick decided; after `Wait` it stays in the queue on its own.
+
+        Raises `UnknownKernel`, `NotObserved`.
+        """
+        return await self._wish(kernel_id, Restore, actor)
+
+    async def pin(self, kernel_id: str, until: datetime, actor: str) -> None:
+        """Keep the kernel from being reclaimed until then. Raises `InvalidPin`, `UnknownKernel`."""
+        check_pin(until, self.policy, self._clock.now())
+        memory = self._book.known(kernel_id)
+        memory.pinned_until = until
+        self._moves.note(memory, Event.PINNED, reason=Reason.PINNED, actor=actor, detail=until.isoformat())
+        self.wake()
+
+    async def unpin(self, kernel_id: str, actor: str) -> None:
+        """End the kernel's pin, if it has one. Raises `UnknownKernel`."""
+        self._unpin(self._book.known(kernel_id), actor, "")
+        self.wake()
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Tick until `stop()`. Nothing that a port raises ends it."""
+        self._running = asyncio.current_task()
+        while not self._stopping.is_set():
+            self._woken.clear()
+            try:
+                await self.tick()
+                failed = self._look_problem is not None
+            except Exception:
+                logger.exception("A tick failed; nothing was moved by it, the next one looks again")
+                failed = True
+            pause = min(self._tick_seconds, AFTER_A_DEFECT_SECONDS) if failed else SHORTEST_PAUSE_SECONDS
+            await _for(self._stopping, pause)
+            await _for(self._woken, max(0.0, self._until_next_tick() - pause))
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """End the loop. Moves under way get `timeout` seconds to end; reclaimed kernels stay as they are."""
+        end = asyncio.get_running_loop().time() + timeout
+        self._stopping.set()
+        self._woken.set()
+        if self._running is not None and self._running is not asyncio.current_task():
+            _, late = await asyncio.wait([self._running], timeout=timeout)
+            for task in late:
+                task.cancel()
+        self._wishes.refuse_all(NotObserved("The server is stopping; nothing was changed."))
+        await self._moves.close(max(0.0, end - asyncio.get_running_loop().time()))
+        await self._journal.close(RECORD_PATIENCE_SECONDS)
+        self._tell()
+
+    async def quiet(self) -> None:
+        """Wait until no move is under way and the log is written as far as it can be."""
+        await self._moves.ended()
+        await self._journal.flushed()
+
+    async def tick(self) -> None:
+        """Look, decide, begin the acts. Returns before they end. A failed look raises nothing: `status()` says so."""
+        async with self._ticking:
+            self._journal.kick()
+            self._moves.look += 1
+            look, wishes = self._moves.look, self._wishes.standing()
+            snapshot = await self._look()
+            try:
+                if snapshot is not None:
+                    await self._book.take_in(snapshot, look)
+                    self._decide_and_act(snapshot, wishes)
+            finally:
+                self._refuse_unanswered(wishes)
+            self._tell()
+
+    # -- observe ----------------------------------------------------------------------------------------------------
+
+    async def _look(self) -> Snapshot | None:
+        try:
+            async with asyncio.timeout(LOOK_PATIENCE_SECONDS):
+                snapshot = await self._observer.snapshot()
+        except (
+            Exception
+        ) as error:  # a port promises never to raise; whatever it is, the next look may succeed
+            problem = f"GPUs and kernels cannot be looked at: {error or type(error).__name__}."
+            if problem != self._look_problem:
+                logger.exception("%s Nothing is moved until they can", problem)
+            self._look_problem = problem
+            self._status = replace(self._status, policy=self.policy, problems=self._problems(None))
+            return None
+        self._look_problem = None
+        return snapshot
+
+    def _refuse_unanswered(self, wishes: Mapping[str, Wish]) -> None:
+        """After a look or a tick that failed nobody is left waiting. (Wishes that were answered have no one asking.)"""
+        why = self._look_problem or "The kernels could not be judged; the server's log says why."
+        for kernel_id, wish in wishes.items():
+            if wish.asking:
+                self._wishes.drop(kernel_id, wish)
+                wish.refuse(NotObserved(f"{why} Nothing was changed; try again."))
+
+    # -- decide and act ---------------------------------------------------------------------------------------------
+
+    def _decide_and_act(self, seen: Snapshot, wishes: Mapping[str, Wish]) -> None:
+        snapshot = self._book.overlaid(seen, wishes)
+        self._short_since = track_pressure(snapshot, self.policy, self._short_since)
+        decided = decide(snapshot, self.policy, self._short_since)
+        decisions = {decision.kernel_id: self._writable(decision) for decision in decided}
+        self._status = status_of(
+            self.policy, snapshot, decisions, self._short_since, self._problems(snapshot)
+        )
+        for kernel_id, wish in wishes.items():
+            self._answer(kernel_id, wish, decisions.get(kernel_id))
+        for decision in decisions.values():
+            self._act(
+                self._book[decision.kernel_id], decision, wishes.get(decision.kernel_id), snapshot.taken_at
+            )
+
+    def _writable(self, decision: Decision) -> Decision:
+        if isinstance(decision, Reclaim):
+            memory = self._book[decision.kernel_id]
+            if self._journal.problem is not None or not memory.recalled:
+                return Keep(decision.kernel_id, Reason.LOG_UNAVAILABLE)
+        return decision
+
+    def _act(self, memory: KernelMemory, decision: Decision, wish: Wish | None, now: datetime) -> None:
+        actor = wish.actor if wish is not None and decision.reason is Reason.REQUESTED else ""
+        if isinstance(decision, Restore):
+            self._moves.restore(memory, decision.reason, self.policy, actor)
+        elif isinstance(decision, Reclaim) and self.policy.mode == "dry_run":
+            self._propose(memory, decision)
+        elif isinstance(decision, Reclaim):
+            if decision.reason is Reason.REQUESTED and memory.pinned_until is not None:
+                self._unpin(memory, actor, "Ended by the request to reclaim.")
+            self._moves.reclaim(memory, decision.reason, self.policy, actor)
+        elif isinstance(decision, Wait):
+            self._end_wait_if_due(memory, wish, now)
+
+    def _propose(self, memory: KernelMemory, decision: Reclaim) -> None:
+        spell = memory.holding.last_active_at
+        if memory.proposed_for != spell:
+            memory.proposed_for = spell
+            self._moves.note(memory, Event.RECLAIM_PROPOSED, reason=decision.reason, episode_id=None)
+
+    def _end_wait_if_due(self, memory: KernelMemory, wish: Wish | None, now: datetime) -> None:
+        limit = self.policy.restore_timeout
+        if limit and wish is not None and now - wish.at >= limit:
+            self._wishes.drop(memory.kernel_id, wish)
+        if limit and memory.waiting_since is not None and now - memory.waiting_since >= limit:
+            self._moves.end_wait(memory, self.policy)
+
+    def _answer(self, kernel_id: str, wish: Wish, decision: Decision | None) -> None:
+        if decision is None:
+            self._wishes.drop(kernel_id, wish)
+            wish.refuse(UnknownKernel(f"There is no kernel {kernel_id}."))
+            return
+        if isinstance(decision, Reclaim) and self.policy.mode == "dry_run":
+            decision = Keep(kernel_id, Reason.DRY_RUN)
+        if not wish.lives_on(decision):
+            self._wishes.drop(kernel_id, wish)
+        wish.answer(decision)
+
+    def _unpin(self, memory: KernelMemory, actor: str, detail: str) -> None:
+        if memory.pinned_until is not None:
+            memory.pinned_until = None
+            self._moves.note(memory, Event.UNPINNED, actor=actor, detail=detail)
+
+    # -- tell -------------------------------------------------------------------------------------------------------
+
+    def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
+        seen = None if snapshot is None else snapshot.gpus_problem
+        return tuple(problem for problem in (self._look_problem, seen, self._journal.complaint()) if problem)
+
+    def _tell(self) -> None:
+        rows, self._rows = tuple(self._rows), []
+        for listener in tuple(self._listeners):
+            try:
+                listener(self._status, rows)
+            except Exception:
+                logger.exception("A listener to the reconciler raised")
+
+    async def _wish(self, kernel_id: str, act: type[Reclaim] | type[Restore], actor: str) -> Decision:
+        if self._stopping.is_set():
+            raise NotObserved("The server is stopping; nothing was changed.")
+        future = self._wishes.add(kernel_id, act, self._clock.now(), actor)
+        self.wake()
+        return await future
+
+    def _until_next_tick(self) -> float:
+        """Seconds until the next tick: `tick_seconds`, or less where something is due before."""
+        now = self._clock.now()
+        due = min([now + timedelta(seconds=self._tick_seconds), *self._book.due(self.policy, now)])
+        return max(0.0, (due - now).total_seconds())
+
+
+async def _for(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

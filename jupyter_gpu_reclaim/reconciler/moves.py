@@ -1,0 +1,206 @@
+"""The acts: one task per move, so that a slow one blocks neither the loop nor another kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+from jupyter_gpu_reclaim.core.explain import human_bytes, human_span
+from jupyter_gpu_reclaim.core.model import (
+    Done,
+    Event,
+    Failed,
+    Outcome,
+    Phase,
+    Policy,
+    Reason,
+    Refused,
+    Transition,
+)
+from jupyter_gpu_reclaim.core.phase import advance
+from jupyter_gpu_reclaim.ports import Clock, KernelControl
+from jupyter_gpu_reclaim.reconciler.journal import Journal
+from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
+
+logger = logging.getLogger(__name__)
+
+_NO_INTENT = "The intent could not be written to the log, so nothing was moved."
+_RECLAIM_EVENTS = (Event.RECLAIM_DONE, Event.RECLAIM_REFUSED, Event.RECLAIM_FAILED)
+_RESTORE_EVENTS = (Event.RESTORE_DONE, Event.RESTORE_REFUSED, Event.RESTORE_FAILED)
+
+
+class Moves:
+    """Intent, act, outcome: for each kernel one after the other, for several kernels at once."""
+
+    def __init__(
+        self, kernels: KernelControl, journal: Journal, clock: Clock, done: Callable[[], None]
+    ) -> None:
+        self._kernels = kernels
+        self._journal = journal
+        self._clock = clock
+        self._done = done  # called after every outcome
+        self._tasks: dict[asyncio.Task, str] = {}
+        self.look = 0  # number of the look that is under way or was the last
+        self.simulated_gpus: frozenset[str] = frozenset()
+
+    # -- rows -------------------------------------------------------------------------------------------------------
+
+    def happened(self, memory: KernelMemory, event: Event, **facts: object) -> Transition:
+        """Take the kernel through `event`: its phase moves now, and the row that says so is returned, unwritten."""
+        now = self._clock.now()
+        after = advance(memory.phase, event)
+        if after is not memory.phase:
+            came_to_nothing = event in (Event.RECLAIM_REFUSED, Event.RECLAIM_FAILED)
+            memory.phase, memory.phase_since = after, memory.resident_since if came_to_nothing else now
+            memory.touched = True
+        seen = memory.holding
+        away = after in (Phase.RECLAIMED, Phase.RESTORING)
+        row = {
+            "footprint": dict(memory.needed if away and memory.needed else seen.footprint),
+            "mechanism": seen.mechanism,
+            "episode_id": memory.episode_id,
+            "simulated": any(uuid in self.simulated_gpus for uuid in (*seen.footprint, *memory.needed)),
+        }
+        return Transition(
+            id=str(uuid4()),
+            at=now,
+            kernel_id=memory.kernel_id,
+            event=event,
+            phase=after,
+            label=seen.label,
+            owner=seen.owner,
+            **(row | facts),
+        )
+
+    def note(self, memory: KernelMemory, event: Event, **facts: object) -> None:
+        """`happened()`, written as soon as the log can."""
+        if event is Event.RECLAIM_DONE and memory.episode_id is None:
+            memory.episode_id = str(uuid4())  # found reclaimed, and the log knows nothing of it
+        self._journal.note(self.happened(memory, event, **facts))
+
+    # -- acts -------------------------------------------------------------------------------------------------------
+
+    def reclaim(self, memory: KernelMemory, reason: Reason, policy: Policy, actor: str = "") -> None:
+        """Begin to move the kernel's bytes to host memory."""
+        memory.episode_id, memory.resident_since = str(uuid4()), memory.phase_since
+        row = self.happened(memory, Event.RECLAIM_STARTED, reason=reason, actor=actor)
+
+        async def act() -> Outcome:
+            if not await self._journal.intend(row):
+                return Refused(Reason.LOG_UNAVAILABLE, f"{_NO_INTENT} {self._journal.problem}")
+            return await self._kernels.suspend(memory.kernel_id)
+
+        self._start(memory, self._move(memory, act, policy, _RECLAIM_EVENTS), "reclaim")
+
+    def restore(self, memory: KernelMemory, reason: Reason, policy: Policy, actor: str = "") -> None:
+        """Begin to bring the kernel's bytes back. The log is told first, but cannot hold this up for long."""
+        row = self.happened(memory, Event.RESTORE_STARTED, reason=reason, actor=actor)
+
+        async def act() -> Outcome:
+            await self._journal.record(row)
+            return await self._kernels.resume(memory.kernel_id)
+
+        self._start(memory, self._move(memory, act, policy, _RESTORE_EVENTS), "restore")
+
+    def end_wait(self, memory: KernelMemory, policy: Policy) -> None:
+        """End the cells that have waited for room for too long; their kernel's bytes stay in host memory."""
+        size, span = human_bytes(sum(memory.needed.values())), human_span(policy.restore_timeout)
+        message = (
+            f"The GPU had no room for this notebook's data ({size}) within {span}. Nothing is lost: the data is safe "
+            "in host memory. Free GPU memory, or wait until other notebooks are idle, and run the cell again."
+        )
+        self.note(memory, Event.WAIT_ENDED, reason=Reason.NO_ROOM, detail=message)
+        memory.waiting_since = None
+
+        async def act() -> None:
+            try:
+                await self._kernels.end_wait(memory.kernel_id, message)
+            except Exception:
+                logger.exception("The waiting cells of kernel %s could not be ended", memory.kernel_id)
+
+        self._track(act(), memory.kernel_id, "end wait")
+
+    def forget(self, kernel_id: str) -> None:
+        """The kernel is gone: nothing waits for its moves any more."""
+        for task, owner in self._tasks.items():
+            if owner == kernel_id:
+                task.cancel()
+
+    async def ended(self) -> None:
+        """Wait for the moves under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self, timeout: float) -> None:
+        """Let moves under way end within `timeout` seconds; give up waiting for the others (their agents go on)."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # -- one move ---------------------------------------------------------------------------------------------------
+
+    async def _move(
+        self,
+        memory: KernelMemory,
+        act: Callable[[], Awaitable[Outcome]],
+        policy: Policy,
+        events: tuple[Event, Event, Event],
+    ) -> None:
+        was = memory.phase
+        try:
+            outcome = await _outcome(act, memory.kernel_id)
+        finally:
+            memory.moving, memory.moved_in_look = False, self.look
+        row = self._conclude(memory, outcome, events)
+        if isinstance(outcome, Done):
+            memory.rested()
+        else:
+            memory.rest(outcome, was, policy, self._clock.now())
+        self._done()
+        await self._journal.record(row)
+
+    def _conclude(
+        self, memory: KernelMemory, outcome: Outcome, events: tuple[Event, Event, Event]
+    ) -> Transition:
+        done, refused, failed = events
+        if isinstance(outcome, Done):
+            memory.needed = dict(outcome.needed_bytes) or memory.needed or dict(memory.holding.footprint)
+            return self.happened(
+                memory,
+                done,
+                moved_bytes=outcome.moved_bytes,
+                freed_bytes=dict(outcome.freed_bytes),
+                unmovable=dict(outcome.unmovable),
+                took=outcome.took,
+            )
+        if isinstance(outcome, Refused):
+            return self.happened(memory, refused, reason=outcome.reason, detail=outcome.detail)
+        return self.happened(memory, failed if outcome.memory_intact else Event.LOST, detail=outcome.error)
+
+    def _start(self, memory: KernelMemory, move: Awaitable[None], name: str) -> None:
+        memory.moving = True
+        self._track(move, memory.kernel_id, name)
+
+    def _track(self, work: Awaitable[None], kernel_id: str, name: str) -> None:
+        task = asyncio.create_task(work, name=f"{name} {kernel_id}")
+        self._tasks[task] = kernel_id
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("%s ended with a defect of ours", task.get_name(), exc_info=task.exception())
+
+
+async def _outcome(act: Callable[[], Awaitable[Outcome]], kernel_id: str) -> Outcome:
+    try:
+        return await act()
+    except (
+        Exception
+    ) as error:  # the port promises never to raise; if it does, the agent's word settles the phase
+        logger.exception("Moving kernel %s raised instead of failing", kernel_id)
+        return Failed(f"{type(error).__name__}: {error}", memory_intact=True)

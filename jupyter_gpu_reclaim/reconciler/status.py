@@ -1,0 +1,50 @@
+"""What the loop found and decided last, as one plain value for whoever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
+from jupyter_gpu_reclaim.core.explain import explain
+from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The last look, with the phases, wishes and pins of the reconciler laid over it. `snapshot` is None before it.
+
+    `decisions`, `explanations` and `due_at` are by kernel id, and have every kernel of the snapshot.
+    """
+
+    policy: Policy
+    snapshot: Snapshot | None = None
+    decisions: Mapping[str, Decision] = field(default_factory=dict)
+    explanations: Mapping[str, str] = field(default_factory=dict)
+    due_at: Mapping[str, datetime | None] = field(default_factory=dict)  # see `reclaim_due_at`
+    short_since: Mapping[str, datetime] = field(default_factory=dict)  # GPUs short of headroom
+    problems: tuple[str, ...] = ()  # what does not work at the moment, as sentences
+
+
+def status_of(
+    policy: Policy,
+    snapshot: Snapshot,
+    decisions: Mapping[str, Decision],
+    short_since: Mapping[str, datetime],
+    problems: tuple[str, ...],
+) -> Status:
+    """The status after a round of decisions, with a sentence for each."""
+    holdings = {holding.kernel_id: holding for holding in snapshot.holdings}
+    return Status(
+        policy=policy,
+        snapshot=snapshot,
+        decisions=decisions,
+        explanations={
+            name: explain(decision, holdings[name], policy, snapshot.taken_at)
+            for name, decision in decisions.items()
+        },
+        due_at={name: reclaim_due_at(holding, policy) for name, holding in holdings.items()},
+        short_since=dict(short_since),
+        problems=problems,
+    )

@@ -1,0 +1,104 @@
+"""Wishes of persons and services. They change nothing by themselves: the next tick decides, and answers who asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from jupyter_gpu_reclaim.core.model import Decision, Holding, Keep, Policy, Reason, Reclaim, Restore, Wait
+
+
+class UnknownKernel(LookupError):
+    """No kernel of this id was seen."""
+
+
+class NotObserved(RuntimeError):
+    """The kernels could not be looked at, or the loop is not running; nothing was changed. Ask again later."""
+
+
+class InvalidPin(ValueError):
+    """A pin that ends in the past, or later than the policy allows; the message says which."""
+
+
+@dataclass(slots=True)
+class Wish:
+    """One kernel's wish. A newer one takes its place, and its answer goes to all who asked."""
+
+    act: type[Reclaim] | type[Restore]
+    at: datetime
+    actor: str
+    asking: list[asyncio.Future] = field(default_factory=list)
+
+    def overlaid(self, holding: Holding) -> Holding:
+        """The holding with this wish in it. Code that already waits for a restore has asked first."""
+        if self.act is Reclaim:
+            return replace(holding, reclaim_wanted_at=self.at)
+        earlier = holding.restore_wanted_at
+        return replace(holding, restore_wanted_at=self.at if earlier is None else min(self.at, earlier))
+
+    def answer(self, decision: Decision) -> None:
+        """Tell who asked."""
+        for future in self.asking:
+            if not future.done():
+                future.set_result(decision)
+        self.asking.clear()
+
+    def refuse(self, error: Exception) -> None:
+        """Tell who asked that there is no answer."""
+        for future in self.asking:
+            if not future.done():
+                future.set_exception(error)
+        self.asking.clear()
+
+    def lives_on(self, decision: Decision) -> bool:
+        """Whether the wish stays for later ticks: only in its turn, or while its restore waits or is tried."""
+        if self.act is Reclaim:
+            return decision == Keep(decision.kernel_id, Reason.TURN)
+        return isinstance(decision, Wait | Restore) or decision == Keep(decision.kernel_id, Reason.IN_FLIGHT)
+
+
+class Wishes:
+    """The wishes not yet fulfilled or refused, by kernel."""
+
+    def __init__(self) -> None:
+        self._by_kernel: dict[str, Wish] = {}
+
+    def add(
+        self, kernel_id: str, act: type[Reclaim] | type[Restore], at: datetime, actor: str
+    ) -> asyncio.Future:
+        """A wish; the future gets the decision of the tick that considers it."""
+        future = asyncio.get_running_loop().create_future()
+        before = self._by_kernel.get(kernel_id)
+        if before is not None and before.act is act:
+            before.asking.append(future)
+        else:
+            self._by_kernel[kernel_id] = Wish(act, at, actor, [*(before.asking if before else ()), future])
+        return future
+
+    def standing(self) -> Mapping[str, Wish]:
+        """The wishes now, for one tick to consider; later ones are the next tick's."""
+        return dict(self._by_kernel)
+
+    def drop(self, kernel_id: str, wish: Wish) -> None:
+        """Take this wish away, but not a newer one that came in its place."""
+        if self._by_kernel.get(kernel_id) is wish:
+            del self._by_kernel[kernel_id]
+
+    def refuse_all(self, error: Exception) -> None:
+        """No tick will answer: tell everybody who asked, and forget the wishes."""
+        for wish in self._by_kernel.values():
+            wish.refuse(error)
+        self._by_kernel.clear()
+
+
+def check_pin(until: datetime, policy: Policy, now: datetime) -> None:
+    """Raises `InvalidPin` unless `until` is an aware instant from now to `max_pin` from now."""
+    if until.tzinfo is None:
+        raise InvalidPin("The end of a pin needs a time zone.")
+    if until <= now:
+        raise InvalidPin("The end of a pin must lie in the future.")
+    if until - now > policy.max_pin:
+        hours = policy.max_pin.total_seconds() / 3600
+        raise InvalidPin(f"A pin may last {hours:g} hours at most (max_pin_seconds); choose an earlier end.")
