@@ -207,6 +207,9 @@ class AgentLinks:
         """One connection from its first byte to its last. Ends for any reason without an exception."""
         task = asyncio.current_task()
         assert task is not None
+        if self._server is None:  # accepted while stop() was at work
+            writer.transport.abort()
+            return
         self._conversations.add(task)
         link: AgentLink | None = None
         try:
@@ -226,10 +229,12 @@ class AgentLinks:
         except (OSError, LinkLost, TimeoutError, asyncio.CancelledError):
             pass  # a lost peer, no hello in time, or our own stop(): nothing to say
         finally:
-            self._conversations.discard(task)
-            writer.close()
             if link is not None:
                 self._part(link)
+            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self._conversations.discard(task)
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AgentLink:
         """The link of an agent whose hello is in order; it replaces an earlier one of the same kernel."""
