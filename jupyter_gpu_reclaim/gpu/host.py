@@ -1,0 +1,90 @@
+"""How much more host memory this process may take, its control groups' limits (a container's, a pod's) included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+# The file of a limit, of the usage it is held against, and the line of memory.stat that tells the cache to be given up.
+LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),  # version 2
+    (
+        "memory.high",
+        "memory.current",
+        "inactive_file",
+    ),  # beyond it the kernel slows the group down to a crawl
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
+)
+UNLIMITED = 1 << 60  # version 1 says "no limit" as a number beyond any machine; version 2 says "max"
+
+
+class _Unknown(Exception):
+    """Something that should tell a figure cannot be read, or tells none."""
+
+
+def available_host_bytes(
+    proc_root: str | Path = "/proc", cgroup_root: str | Path = "/sys/fs/cgroup"
+) -> int | None:
+    """Bytes that can still be taken before the tightest limit; 0 or more. None: unknown, since something is unreadable.
+
+    The smallest of the kernel's MemAvailable and, for the memory control group of this process and every one above it,
+    limit − usage + the file cache that is given up first. In a container the groups above its own are out of sight.
+    """
+    proc = Path(proc_root)
+    try:
+        rooms = [_room(group) for group in _groups(proc, Path(cgroup_root))]
+        return max(0, min([_mem_available(proc / "meminfo"), *(room for room in rooms if room is not None)]))
+    except (_Unknown, OSError, ValueError):
+        return None
+
+
+def _mem_available(meminfo: Path) -> int:
+    for line in meminfo.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.removesuffix("kB")) * 1024
+    raise _Unknown(f"{meminfo} has no MemAvailable")
+
+
+def _groups(proc: Path, root: Path) -> Iterator[Path]:
+    """The folders of this process's memory control group and of those above it, innermost first."""
+    for line in (_text(proc / "self" / "cgroup") or "").splitlines():
+        hierarchy, controllers, path = line.split(":", 2)
+        if hierarchy == "0" and not controllers:
+            mount = root
+        elif "memory" in controllers.split(","):
+            mount = root / "memory"
+        else:
+            continue
+        # A container may be told the host's path while it sees only its own group, as the mount's root: that one is
+        # among those above. What lies outside its namespace (..) cannot be followed.
+        group = Path(*[part for part in path.split("/") if part not in ("", "..")])
+        yield from (mount / above for above in (group, *group.parents))
+
+
+def _room(group: Path) -> int | None:
+    """What is left of one group's limit, in bytes; None where it has none."""
+    rooms = []
+    for limit_file, usage_file, cache in LIMITS:
+        limit = _text(group / limit_file)
+        if limit is None or limit.strip() == "max" or int(limit) >= UNLIMITED:
+            continue
+        usage = int((group / usage_file).read_text())
+        rooms.append(int(limit) - usage + min(usage, _statistic(group / "memory.stat", cache)))
+    return min(rooms, default=None)
+
+
+def _statistic(file: Path, name: str) -> int:
+    for line in (_text(file) or "").splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def _text(file: Path) -> str | None:
+    """The file's text; None for one that does not exist. One that is not ours to read raises OSError."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
