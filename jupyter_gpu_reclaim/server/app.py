@@ -1,0 +1,125 @@
+"""The server extension: makes the parts, puts them together, starts and stops them. Nothing is decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.provisioning import KernelProvisionerFactory
+from jupyter_core.paths import jupyter_data_dir, jupyter_runtime_dir
+from jupyter_server.extension.application import ExtensionApp
+
+import jupyter_gpu_reclaim
+from jupyter_gpu_reclaim import agent
+from jupyter_gpu_reclaim.config import PolicyTraits
+from jupyter_gpu_reclaim.gpu.nvml import Nvml
+from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
+from jupyter_gpu_reclaim.reconciler import Reconciler
+from jupyter_gpu_reclaim.server.events import Events
+from jupyter_gpu_reclaim.server.handlers import ROUTES
+from jupyter_gpu_reclaim.server.injection import Injection
+from jupyter_gpu_reclaim.server.kernels import AgentKernels
+from jupyter_gpu_reclaim.server.labels import NotebookLabels
+from jupyter_gpu_reclaim.server.link import AgentLinks
+from jupyter_gpu_reclaim.server.observer import ServerObserver
+
+STOP_TIMEOUT_SECONDS = 10.0
+NEEDS_LINUX = "Reclaiming GPUs needs Linux; on this machine no kernel is touched."
+NOT_STARTED = "The extension has not started; the server's log says why."
+
+
+class SystemClock:
+    """`ports.Clock`: the machine's."""
+
+    def now(self) -> datetime:
+        """See `ports.Clock`."""
+        return datetime.now(UTC)
+
+
+class GpuReclaim(PolicyTraits, ExtensionApp):
+    """Takes the GPU back from idle notebooks, and gives it back on the next cell."""
+
+    name = "jupyter_gpu_reclaim"
+    version = jupyter_gpu_reclaim.__version__
+    reconciler: Reconciler | None = None
+    reclaim_log: SqlReclaimLog | None = None
+    why_not_running = NOT_STARTED
+
+    def initialize_handlers(self) -> None:
+        """Add the REST API; until started it replies 503."""
+        self.handlers.extend(ROUTES)
+
+    async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
+        """Runs when the server's event loop does. Raises what keeps it from starting; the server goes on without."""
+        if not sys.platform.startswith("linux"):
+            self.why_not_running = NEEDS_LINUX
+            self.log.warning(NEEDS_LINUX)
+            return
+        self._build(serverapp)
+        await self._links.start()
+        self._injection.install()
+        self._events.start()
+        self.reconciler.on_change(self._events.tell)
+        self._loop = asyncio.create_task(self.reconciler.run(), name="gpu-reclaim")
+
+    async def stop_extension(self) -> None:
+        """End everything, moves under way included, within a bounded time. Reclaimed kernels restore by themselves."""
+        reconciler, self.reconciler = self.reconciler, None
+        if reconciler is None:
+            return
+        self._injection.remove()
+        self._events.stop()
+        await reconciler.stop(STOP_TIMEOUT_SECONDS)
+        await self._links.stop()
+        await self.reclaim_log.close()
+
+    def _build(self, serverapp: Any) -> None:
+        policy = self.to_policy()
+        welcome = {
+            "sample_seconds": self.sample_seconds,
+            "orphan_seconds": self.orphan_seconds,
+            "harmless_modules": list(self.harmless_modules),
+        }
+        self._links = AgentLinks(
+            Path(jupyter_runtime_dir()), welcome, self.log, lambda kernel_id: self._wake()
+        )
+        self._injection = Injection(
+            KernelProvisionerFactory.instance(parent=serverapp),
+            self._links,
+            Path(agent.__file__).parent / "startup.py",
+            self.log,
+        )
+        kernels = AgentKernels(self._links, self.log)
+        labels = NotebookLabels(serverapp.session_manager, self.log)
+        observer = ServerObserver(
+            serverapp.kernel_manager, labels, self._links, self._injection, Nvml(), owner_name()
+        )
+        self._events = Events(serverapp.event_logger, self._links, kernels, self._injection, self.log)
+        self.reclaim_log = SqlReclaimLog(self.db_url or default_db_url())
+        self.reconciler = Reconciler(
+            observer, kernels, self.reclaim_log, SystemClock(), policy, tick_seconds=self.tick_seconds
+        )
+
+    def _wake(self) -> None:
+        if self.reconciler is not None:
+            self.reconciler.wake()
+
+
+def owner_name() -> str:
+    """The user whose kernels these are: JupyterHub's name for them, else the system's, else ""."""
+    try:
+        return os.environ.get("JUPYTERHUB_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return ""
+
+
+def default_db_url() -> str:
+    """An SQLite file in Jupyter's data directory."""
+    folder = Path(jupyter_data_dir())
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'gpu_reclaim.sqlite'}"

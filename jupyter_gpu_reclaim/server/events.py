@@ -1,0 +1,75 @@
+"""Jupyter's events: each transition goes out as one, and interrupts and ends of kernels come in as some."""
+
+from __future__ import annotations
+
+from logging import LoggerAdapter
+from pathlib import Path
+from typing import Any
+
+from jupyter_events import EventLogger
+from jupyter_events.schema_registry import SchemaRegistryException
+
+from jupyter_gpu_reclaim.core.model import Transition
+from jupyter_gpu_reclaim.core.wire import to_json
+from jupyter_gpu_reclaim.server.injection import Injection
+from jupyter_gpu_reclaim.server.kernels import AgentKernels
+from jupyter_gpu_reclaim.server.link import AgentLinks
+
+TRANSITION = "https://events.jupyter.org/jupyter_gpu_reclaim/transition/v1"
+TRANSITION_SCHEMA = Path(__file__).parent / "event_schemas" / "transition" / "v1.yaml"
+KERNEL_ACTIONS = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"
+INTERRUPTED = (
+    "Interrupted while waiting for its data to come back to the GPU. The cell has not run and nothing is lost: "
+    "run it again when you like."
+)
+
+
+class Events:
+    """Speaks to Jupyter's event logger while started. `tell` is a listener for `Reconciler.on_change`."""
+
+    def __init__(
+        self,
+        event_logger: EventLogger,
+        links: AgentLinks,
+        kernels: AgentKernels,
+        injection: Injection,
+        log: LoggerAdapter,
+    ) -> None:
+        self._event_logger = event_logger
+        self._links = links
+        self._kernels = kernels
+        self._injection = injection
+        self._log = log
+
+    def start(self) -> None:
+        """Register our schema and listen to what happens to kernels."""
+        try:
+            self._event_logger.register_event_schema(TRANSITION_SCHEMA)
+        except SchemaRegistryException:
+            pass  # registered by an earlier start in this process
+        self._event_logger.add_listener(schema_id=KERNEL_ACTIONS, listener=self._on_kernel_action)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._event_logger.remove_listener(schema_id=KERNEL_ACTIONS, listener=self._on_kernel_action)
+
+    def tell(self, status: object, rows: tuple[Transition, ...]) -> None:
+        """Emit one event a row."""
+        for row in rows:
+            self._event_logger.emit(schema_id=TRANSITION, data=to_json(row))
+
+    async def _on_kernel_action(self, logger: EventLogger, schema_id: str, data: dict[str, Any]) -> None:
+        kernel_id = data.get("kernel_id")
+        if kernel_id is None or data.get("status") != "success":
+            return
+        if data["action"] == "interrupt":
+            await self._end_waits(kernel_id)
+        elif data["action"] == "shutdown":
+            self._links.forget(kernel_id)
+            self._injection.forget(kernel_id)
+
+    async def _end_waits(self, kernel_id: str) -> None:
+        """SIGINT reaches only the kernel's main thread; cells that wait in its subshells are ended by a message."""
+        link = self._links.link(kernel_id)
+        if link is not None and link.status.waiting:
+            await self._kernels.end_wait(kernel_id, INTERRUPTED)

@@ -1,0 +1,235 @@
+"""The REST API: parse, one call, reply. Held to `openapi.yaml` by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from http import HTTPStatus
+from typing import Any
+
+import tornado.web
+from jupyter_server.auth.decorator import authorized
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.extension.handler import ExtensionHandlerMixin
+
+from jupyter_gpu_reclaim.core.explain import SENTENCES
+from jupyter_gpu_reclaim.core.model import Decision, Event, Keep, Reason, Reclaim, Restore, Wait
+from jupyter_gpu_reclaim.core.wire import WireError, from_json, to_json
+from jupyter_gpu_reclaim.ports import BadCursor, LogUnavailable
+from jupyter_gpu_reclaim.reconciler import InvalidPin, NotObserved, Reconciler, Status, UnknownKernel
+
+STATUS, KERNELS, LOG = "gpu_reclaim:status", "gpu_reclaim:kernels", "gpu_reclaim:log"
+MOST_ROWS = 1000
+
+
+class Problem(tornado.web.HTTPError):
+    """An error as every one of our handlers replies it: a code, a word for programs, a sentence for people."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(status, reason=reason)
+        self.message = message
+
+
+PROBLEMS: dict[type[Exception], tuple[HTTPStatus, str]] = {
+    WireError: (HTTPStatus.BAD_REQUEST, "bad_request"),
+    BadCursor: (HTTPStatus.BAD_REQUEST, "bad_cursor"),
+    InvalidPin: (HTTPStatus.BAD_REQUEST, "invalid_pin"),
+    UnknownKernel: (HTTPStatus.NOT_FOUND, "unknown_kernel"),
+    NotObserved: (HTTPStatus.SERVICE_UNAVAILABLE, "not_observed"),
+    LogUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "log_unavailable"),
+}
+
+
+def with_problems(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The one place where domain errors become HTTP errors."""
+
+    @wraps(method)
+    async def wrapped(self: Handler, **arguments: str) -> None:
+        try:
+            await method(self, **arguments)
+        except tuple(PROBLEMS) as error:
+            status, reason = next(answer for kind, answer in PROBLEMS.items() if isinstance(error, kind))
+            raise Problem(status, reason, str(error)) from error
+
+    return wrapped
+
+
+class Handler(ExtensionHandlerMixin, APIHandler):
+    """What all our handlers share. Subclasses name resource and action outright: `@authorized` remembers its first."""
+
+    @property
+    def reconciler(self) -> Reconciler:
+        """The running reconciler. Raises `Problem` where there is none."""
+        if self.extensionapp.reconciler is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not_running", self.extensionapp.why_not_running)
+        return self.extensionapp.reconciler
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for the log."""
+        return self.current_user.username
+
+    def decided(self, decision: Decision, accepted: bool) -> None:
+        """Reply 202 with the decision, or 409 with the reason why it is not what was asked for."""
+        status = self.reconciler.status()
+        is_current = status.decisions.get(decision.kernel_id) == decision
+        sentence = (
+            status.explanations[decision.kernel_id] if is_current else SENTENCES[Reason(decision.reason)]
+        )
+        if not accepted:
+            raise Problem(HTTPStatus.CONFLICT, decision.reason, sentence)
+        self.set_status(HTTPStatus.ACCEPTED)
+        self.finish({"decision": to_json(decision), "explanation": sentence})
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Every error is {reason, message}."""
+        error = (kwargs.get("exc_info") or (None, None))[1]
+        phrase = HTTPStatus(status_code)
+        reason = getattr(error, "reason", None) or phrase.name.lower()
+        message = getattr(error, "message", None) or getattr(error, "log_message", None) or phrase.phrase
+        self.finish({"reason": reason, "message": message})
+
+
+class StatusHandler(Handler):
+    """What the last look found and what was decided."""
+
+    _track_activity = False
+
+    @tornado.web.authenticated
+    @authorized("read", STATUS)
+    @with_problems
+    async def get(self) -> None:
+        """GET status."""
+        self.finish(status_body(self.reconciler.status()))
+
+
+class ReclaimHandler(Handler):
+    """A person's wish to take the GPU from a kernel."""
+
+    @tornado.web.authenticated
+    @authorized("write", KERNELS)
+    @with_problems
+    async def post(self, kernel_id: str) -> None:
+        """POST kernels/{id}/reclaim."""
+        decision = await self.reconciler.wish_reclaim(kernel_id, self.actor)
+        self.decided(decision, isinstance(decision, Reclaim) or decision.reason is Reason.TURN)
+
+
+class RestoreHandler(Handler):
+    """A person's wish to have a kernel back on the GPU before its next cell."""
+
+    @tornado.web.authenticated
+    @authorized("write", KERNELS)
+    @with_problems
+    async def post(self, kernel_id: str) -> None:
+        """POST kernels/{id}/restore."""
+        decision = await self.reconciler.wish_restore(kernel_id, self.actor)
+        under_way = decision == Keep(kernel_id, Reason.IN_FLIGHT)
+        self.decided(decision, isinstance(decision, Restore | Wait) or under_way)
+
+
+class PinHandler(Handler):
+    """A kernel's pin: until then it is not reclaimed."""
+
+    @tornado.web.authenticated
+    @authorized("write", KERNELS)
+    @with_problems
+    async def put(self, kernel_id: str) -> None:
+        """PUT kernels/{id}/pin."""
+        until = datetime.now(UTC) + span_in(self.get_json_body())
+        await self.reconciler.pin(kernel_id, until, self.actor)
+        self.finish({"pinned_until": to_json(until)})
+
+    @tornado.web.authenticated
+    @authorized("write", KERNELS)
+    @with_problems
+    async def delete(self, kernel_id: str) -> None:
+        """DELETE kernels/{id}/pin."""
+        await self.reconciler.unpin(kernel_id, self.actor)
+        self.set_status(HTTPStatus.NO_CONTENT)
+        self.finish()
+
+
+class LogHandler(Handler):
+    """The log of transitions, newest first."""
+
+    _track_activity = False
+
+    @tornado.web.authenticated
+    @authorized("read", LOG)
+    @with_problems
+    async def get(self) -> None:
+        """GET log."""
+        self.reconciler  # noqa: B018 (raises where nothing runs)
+        rows, following = await self.extensionapp.reclaim_log.query(**self._filters())
+        self.finish({"transitions": to_json(rows), "next": following})
+
+    def _filters(self) -> dict[str, Any]:
+        return {
+            "kernel_id": self._argument("kernel_id", str),
+            "gpu": self._argument("gpu", str),
+            "reason": self._argument("reason", Reason),
+            "events": [from_json(Event, event) for event in self.get_query_arguments("event")],
+            "since": self._argument("since", datetime),
+            "until": self._argument("until", datetime),
+            "after": self._argument("after", str),
+            "limit": whole_number(self.get_query_argument("limit", "100"), 1, MOST_ROWS),
+        }
+
+    def _argument(self, name: str, kind: type) -> Any:
+        text = self.get_query_argument(name, None)
+        return None if text is None else from_json(kind, text)
+
+
+def status_body(status: Status) -> dict[str, Any]:
+    """The reply of GET status: the snapshot, with each kernel's decision beside what was seen of it."""
+    snapshot = status.snapshot
+    seen = {"taken_at": None, "gpus": None, "host_available_bytes": None, "outside_pressure": {}}
+    if snapshot is not None:
+        seen = {name: to_json(getattr(snapshot, name)) for name in seen}
+    holdings = () if snapshot is None else snapshot.holdings
+    return {
+        **seen,
+        "problems": to_json(status.problems),
+        "short_since": to_json(status.short_since),
+        "policy": to_json(status.policy),
+        "kernels": [
+            {
+                **to_json(holding),
+                "footprint_bytes": holding.footprint_bytes,
+                "decision": to_json(status.decisions[holding.kernel_id]),
+                "explanation": status.explanations[holding.kernel_id],
+                "due_at": to_json(status.due_at[holding.kernel_id]),
+            }
+            for holding in holdings
+        ],
+    }
+
+
+def span_in(body: Any) -> timedelta:
+    """The span in a body {"seconds": number}. Raises `WireError`."""
+    seconds = body.get("seconds") if isinstance(body, dict) else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise WireError('the body must be {"seconds": a number}')
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError) as error:
+        raise WireError(f"seconds: {error}") from error
+
+
+def whole_number(text: str, least: int, most: int) -> int:
+    """The number in a query argument. Raises `WireError` unless it is from `least` to `most`."""
+    if not text.isdecimal() or not least <= int(text[:20]) <= most:
+        raise WireError(f"limit must be a whole number from {least} to {most}")
+    return int(text)
+
+
+KERNEL = r"/gpu-reclaim/api/kernels/(?P<kernel_id>[\w-]+)"
+ROUTES = [
+    (r"/gpu-reclaim/api/status", StatusHandler),
+    (KERNEL + "/reclaim", ReclaimHandler),
+    (KERNEL + "/restore", RestoreHandler),
+    (KERNEL + "/pin", PinHandler),
+    (r"/gpu-reclaim/api/log", LogHandler),
+]
