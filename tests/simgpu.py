@@ -1,7 +1,7 @@
 """The simulated GPU for any test: a fresh board, and functions run in processes that see it.
 
-A process binds one board for its life, so device code runs in processes of its own. They are forked from one server that
-has imported torch already (and touched no device), which makes them cheap: some ten milliseconds each.
+A process binds one board for its life, so device code runs in processes of its own. They are forked from one server
+that has imported torch already (and touched no device), which makes them cheap: some ten milliseconds each.
 
 A conftest takes the fixtures with `from simgpu import new_board, sim_board, simgpu_server  # noqa: F401`.
 """
@@ -66,7 +66,7 @@ class SimProcess:
         self.channel.send(value)
 
     def receive(self) -> Any:
-        """The next value the function sent or returned. Raises `ChildFailed`, `ChildDied` or, on a hang, TimeoutError."""
+        """What the function sent or returned. Raises `ChildFailed`, `ChildDied` or, on a hang, `TimeoutError`."""
         if not self.channel.poll(DEADLINE_SECONDS):
             raise TimeoutError(f"nothing from the process in {DEADLINE_SECONDS} s")
         try:
@@ -119,7 +119,8 @@ def _without_channel(channel: Any, function: Callable[..., Any], args: tuple[Any
 def run_on_simgpu(board: Board, function: Callable[..., Any], *args: Any) -> Any:
     """What `function(*args)`, a top-level function, returns in a process of its own that sees `board`.
 
-    Arguments and result are pickled: tensors belong to the process, return plain values. Raises like `SimProcess.receive`.
+    Arguments and result are pickled, and tensors belong to the process: return plain values. Raises as
+    `SimProcess.receive` does.
     """
     with SimProcess(board, _without_channel, function, args) as process:
         return process.receive()

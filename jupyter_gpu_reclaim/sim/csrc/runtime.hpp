@@ -7,6 +7,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/alloc_cpu.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <deque>
@@ -109,6 +110,38 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream&) const override {}
 };
 
+// ---------------------------------------------------------------- page-locked host memory: ordinary, but known as such
+struct PageLocked final : c10::Allocator {
+  std::mutex mutex;
+  std::map<char*, size_t> ranges;
+  static PageLocked& instance() {
+    static PageLocked* one = new PageLocked;
+    return *one;
+  }
+  at::DataPtr allocate(size_t n) override {
+    if (!n) return {nullptr, nullptr, &drop, at::kCPU};
+    void* at = c10::alloc_cpu(n);
+    std::lock_guard<std::mutex> guard(mutex);
+    ranges[(char*)at] = n;
+    return {at, at, &drop, at::kCPU};
+  }
+  static void drop(void* at) {
+    if (!at) return;
+    {
+      std::lock_guard<std::mutex> guard(instance().mutex);
+      instance().ranges.erase((char*)at);
+    }
+    c10::free_cpu(at);
+  }
+  at::DeleterFnPtr raw_deleter() const override { return &drop; }
+  void copy_data(void* to, const void* from, size_t n) const override { memcpy(to, from, n); }
+  bool holds(const void* p) {
+    std::lock_guard<std::mutex> guard(mutex);
+    auto it = ranges.upper_bound((char*)p);
+    return it != ranges.begin() && (char*)p < std::prev(it)->first + std::prev(it)->second;
+  }
+};
+
 // ---------------------------------------------------------------- torch's hooks
 struct Hooks final : at::PrivateUse1HooksInterface {
   bool isBuilt() const override { return true; }
@@ -127,8 +160,8 @@ struct Hooks final : at::PrivateUse1HooksInterface {
     return before;
   }
   DeviceIndex maybeExchangeDevice(DeviceIndex d) const override { return exchangeDevice(d); }
-  at::Allocator* getPinnedMemoryAllocator() const override { return at::getCPUAllocator(); }
-  bool isPinnedPtr(const void*) const override { return false; }
+  at::Allocator* getPinnedMemoryAllocator() const override { return &PageLocked::instance(); }
+  bool isPinnedPtr(const void* p) const override { return PageLocked::instance().holds(p); }
   at::Device getDeviceFromPtr(void* p) const override {
     DeviceIndex d = allocator().device_of(p);
     TORCH_CHECK(d >= 0, "simgpu: not a device pointer");

@@ -43,6 +43,9 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
                      "_fused_sdp_choice"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&fallback>());
 }
+// copy_from minds these lazy flags itself. Without this, torch resolves them by a clone, which copies, for ever.
+TORCH_LIBRARY_IMPL(aten, Conjugate, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
   KERNEL_PRIVATEUSEONE(matmul, lower_precision_fp)
