@@ -115,7 +115,7 @@ class Nvml:
         self._retry_at = self._monotonic() + self._rest
         try:
             pynvml.nvmlInit()
-            self._devices, self._stale = [], False
+            self._devices = []  # connected from here on: a failure below has to let go
             self._devices = [_opened(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except NVMLError as error:
             self._problem = driver_problem(error.value, str(error))
@@ -124,6 +124,7 @@ class Nvml:
         return True
 
     def _look(self) -> Reading:
+        self._stale = False
         gpus: list[Gpu] = []
         processes: dict[str, Mapping[int, int | None]] = {}
         busy: dict[str, Mapping[int, int] | None] = {}
@@ -186,9 +187,9 @@ class Nvml:
         return [partial_problem(str(device), what, error.value, str(error))]
 
     def _busy_since_last_look(self, device: _Device) -> dict[int, int]:
-        now = time.time_ns() // 1000
-        # A clock set back must not leave us waiting for samples of a future that has passed.
-        since = min(self._sampled_until.get(device.uuid, 0), now)
+        since = self._sampled_until.get(device.uuid, 0)
+        if since > time.time_ns() // 1000:
+            since = 0  # the clock was set back: better to see some work twice than to miss any
         try:
             samples = pynvml.nvmlDeviceGetProcessUtilization(device.handle, since)
         except NVMLError as error:
@@ -196,13 +197,15 @@ class Nvml:
                 return {}
             raise
         busy: dict[int, int] = {}
+        newest = since
         for sample in samples:
             if sample.timeStamp <= since:
                 continue  # a slot of the driver's buffer that was not filled
-            self._sampled_until[device.uuid] = max(self._sampled_until.get(device.uuid, 0), sample.timeStamp)
+            newest = max(newest, sample.timeStamp)
             percent = max(sample.smUtil, sample.memUtil, sample.encUtil, sample.decUtil)
             if percent:
                 busy[sample.pid] = max(busy.get(sample.pid, 0), min(percent, 100))
+        self._sampled_until[device.uuid] = newest
         return busy
 
 
