@@ -152,7 +152,10 @@ class JudgedKernel:
 
     def _wait_for_thread_in(self, what: str) -> None:
         """Until some thread runs the cell whose source is `what`."""
-        look = "print(any('wait' == f.f_code.co_name and f.f_locals.get('self') is stop._cond for f in sys._current_frames().values()))"
+        look = (
+            "print(any('wait' == f.f_code.co_name and f.f_locals.get('self') is stop._cond"
+            " for f in sys._current_frames().values()))"
+        )
         deadline = time.monotonic() + DEADLINE
         while "True" not in self.run(look):
             assert time.monotonic() < deadline, f"no thread runs {what}"

@@ -4,9 +4,8 @@ Three rules together, because each alone was measured to fail (of 19 kinds of us
 whose code a thread, timer, task or handler was *given*; whose code is on the *stacks*; and whether what is left is a
 known service or *parked* where only other code of the process can wake it. Whatever cannot be judged counts as work.
 
-Not seen, by design: child processes (the server looks at those), `__del__`, weakref callbacks and `atexit` (they run
-only when other code does, and the collector is off while the GPU bytes are away), threads of C libraries that hold no
-Python frame.
+Not seen, by design: child processes (the server looks at those); `__del__`, weakref callbacks and `atexit` (they run
+only when other code does); threads of C libraries, but for the moments that they spend in Python.
 """
 
 import gc
@@ -17,12 +16,13 @@ import time
 
 from .callables import Callables, instance_dict
 from .loops import Loops, copied
-from .origin import SERVICE, STDLIB, USER, Origins, says, text
-from .threads import HARMLESS, PASSIVE, Threads
+from .origin import SERVICE, USER, Origins, says, text
+from .threads import HARMLESS, PASSIVE, Threads, stack_of
 
 OWN_THREADS = "gpu-reclaim-agent"  # the names of the agent's own threads start so
 _BURST_INTERVAL = 0.01  # seconds between the samples of a burst
 _FORGET_AFTER = 20  # samples in a row that find a thread passive, before what it did is forgotten
+_THE_LOOK_ITSELF = 0  # in place of a thread's ident
 _TIMERS = {
     signal.SIGALRM: signal.ITIMER_REAL,
     signal.SIGVTALRM: signal.ITIMER_VIRTUAL,
@@ -31,7 +31,7 @@ _TIMERS = {
 
 
 class BackgroundWork:
-    """The judge of one kernel. Called from the agent's thread while the kernel's main thread idles in its event loop.
+    """The judge of one kernel. Called from the agent's threads while the kernel's main thread idles in its event loop.
 
     Nothing here raises, prints, or runs code of the user's; a failure inside is a finding, so it keeps the kernel
     resident. `harmless_modules` are dotted names of modules (with all below them) that a person vouches for.
@@ -42,15 +42,10 @@ class BackgroundWork:
         self._origins = Origins(harmless_modules)
         self._callables = Callables(self._origins)
         self._threads = Threads(self._origins, self._callables)
-        self._loops = Loops(self._origins, self._callables)
+        self._loops = Loops(self._callables)
         self._lock = threading.Lock()
         self._generation = 0
         self._clear()
-
-    def _clear(self):
-        self._samples = 0
-        self._seen = {}  # thread ident → the sentence about it
-        self._passive = {}  # thread ident → samples in a row that found it passive
 
     def reset(self):
         """Forgets the samples: user code has run at the gate."""
@@ -59,13 +54,13 @@ class BackgroundWork:
             self._clear()
 
     def sample(self):
-        """Adds what all other threads do at this instant (some 100 µs)."""
+        """Adds what all other threads do at this instant; some 100 µs in a kernel with few threads."""
         with self._lock:
             generation = self._generation
         try:
             verdicts = self._look_at_threads()
         except Exception as error:
-            verdicts = {0: _not_judged("the threads", error)}
+            verdicts = {_THE_LOOK_ITSELF: _not_judged("the threads", error)}
         with self._lock:
             if generation == self._generation:
                 self._samples += 1
@@ -87,13 +82,21 @@ class BackgroundWork:
                 return None
         return self._findings()
 
+    def _clear(self):
+        self._samples = 0
+        self._seen = {}  # thread ident → the sentence about it
+        self._passive = {}  # thread ident → samples in a row that found it passive
+
     def _remember(self, verdicts):
-        self._seen = {ident: finding for ident, finding in self._seen.items() if ident in verdicts}
+        """Adds verdicts; forgets threads that have ended, or that have long been waiting for others."""
+        if _THE_LOOK_ITSELF not in verdicts:  # else no thread was judged, so none is known to have ended
+            known = {*verdicts, _THE_LOOK_ITSELF}
+            self._seen = {ident: finding for ident, finding in self._seen.items() if ident in known}
         self._passive = {
-            ident: self._passive.get(ident, 0) + 1 for ident, v in verdicts.items() if v == PASSIVE
+            ident: self._passive.get(ident, 0) + 1 for ident, v in verdicts.items() if v is PASSIVE
         }
         for ident, verdict in verdicts.items():
-            if verdict not in (HARMLESS, PASSIVE):
+            if verdict is not HARMLESS and verdict is not PASSIVE:
                 self._seen[ident] = verdict
             elif self._passive.get(ident, 0) >= _FORGET_AFTER:
                 self._seen.pop(ident, None)
@@ -101,18 +104,20 @@ class BackgroundWork:
     def _look_at_threads(self):
         """{thread ident: HARMLESS, PASSIVE or a sentence} for every thread but the agent's own."""
         frames = sys._current_frames()
-        me, main = threading.get_ident(), self._main_ident()
-        known_loops = self._known_loops()
+        del frames[threading.get_ident()]  # this very frame: a cycle that would keep every other one alive
+        stacks = {ident: stack_of(frame) for ident, frame in frames.items()}
+        frames.clear()
+        main, known_loops = self._main_ident(), self._known_loops()
         active = dict(threading._active)  # not enumerate(): an attached debugger hides threads from it
         verdicts = {}
-        for ident, frame in frames.items():
+        for ident, stack in stacks.items():
             thread = active.get(ident)
-            if ident == me or text(instance_dict(thread).get("_name"), "").startswith(OWN_THREADS):
+            if text(instance_dict(thread).get("_name"), "").startswith(OWN_THREADS):
                 continue
             if ident == main:
-                verdicts[ident] = self._threads.judge_main(frame)
+                verdicts[ident] = self._threads.judge_main(stack)
             else:
-                verdicts[ident] = self._threads.judge(thread, frame, known_loops)
+                verdicts[ident] = self._threads.judge(thread, stack, known_loops)
         return verdicts
 
     def _main_ident(self):
@@ -147,9 +152,8 @@ class BackgroundWork:
         return list(dict.fromkeys(findings))
 
     def _kernel_loop(self):
-        io_loop = self._kernel.io_loop
-        findings = self._loops.judge(io_loop.asyncio_loop, "the kernel's event loop")
-        findings += self._loops.judge_tornado(io_loop, "the kernel's event loop")
+        io_loop, whose = self._kernel.io_loop, "the kernel's event loop"
+        findings = self._loops.judge(io_loop.asyncio_loop, whose) + self._loops.judge_tornado(io_loop, whose)
         if self._kernel.eventloop is not None:
             findings.append("a GUI event loop is enabled (%gui), which runs callbacks between cells")
         return findings
@@ -172,9 +176,10 @@ class BackgroundWork:
             handler = signal.getsignal(number)
             if handler is None or type(handler) is signal.Handlers:
                 continue
-            ends = self._callables.ends(handler)
             armed = number in _TIMERS and signal.getitimer(_TIMERS[number])[0] > 0
-            foreign = [o for o in ends if o.kind == USER or (armed and o.kind not in (SERVICE, STDLIB))]
+            # a handler of a library's waits for somebody to send the signal, and then only ends or reports
+            kinds = [origin for origin in self._callables.ends(handler) if origin.kind == USER or armed]
+            foreign = [origin for origin in kinds if origin.kind != SERVICE]
             if foreign:
                 when = "the timer of signal " if armed else "signal "
                 findings.append(when + signal.Signals(number).name + " runs " + says(foreign[0]))
@@ -188,4 +193,4 @@ class BackgroundWork:
 
 
 def _not_judged(what, error):
-    return "could not be judged: " + what + " (" + text(type(error).__qualname__) + ")"
+    return "could not be judged: " + what + " (" + text(type(error).__name__) + ")"

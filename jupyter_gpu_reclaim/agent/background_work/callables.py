@@ -27,6 +27,7 @@ _HOLDERS = {
 }
 # Methods in C that are only the inside of a task, or only run their argument.
 _TASK_STEPS = (("builtins", "TaskStepMethWrapper"), ("_asyncio", "TaskStepMethWrapper"))
+_future_callbacks = asyncio.Future.__dict__["_callbacks"].__get__
 _partial_func = functools.partial.__dict__["func"].__get__
 _partial_args = functools.partial.__dict__["args"].__get__
 
@@ -71,7 +72,7 @@ class Callables:
             origins, further = self._step(thing)
             found += [origin for origin in origins if certain or origin.kind == USER]
             pending += [(inner, certain and surely) for inner, surely in further]
-        return sorted(set(found), key=lambda origin: (origin.kind != USER, origin.kind == SERVICE))
+        return sorted(dict.fromkeys(found), key=lambda origin: (origin.kind != USER, origin.kind == SERVICE))
 
     def _step(self, thing):
         """One unwrapping: the origins met, and (inner thing, whether it certainly runs)."""
@@ -80,7 +81,12 @@ class Callables:
             return self._function(thing)
         if cls is types.MethodType:
             origins, further = self._instance(thing.__self__)
-            return origins, [*further, (thing.__func__, True)]
+            name = (
+                text(getattr(thing.__func__, "__name__", None))
+                if type(thing.__func__) is types.FunctionType
+                else "?"
+            )
+            return [o._replace(name=o.name + "." + name) for o in origins], [(thing.__func__, True), *further]
         if cls in _BUILTIN:
             return self._builtin(thing)
         if cls in _SUSPENDED:
@@ -89,7 +95,7 @@ class Callables:
             arguments = [(argument, True) for argument in _partial_args(thing) if self._runs(argument)]
             return [], [(_partial_func(thing), True), *arguments]
         if issubclass(cls, asyncio.Future):
-            return [], [(entry[0], False) for entry in thing._callbacks or ()]
+            return [], [(entry[0], False) for entry in _future_callbacks(thing) or ()]
         if issubclass(cls, type):
             return [self._origins.of_class(thing)], []
         if cls in _DESCRIPTOR:

@@ -1,20 +1,25 @@
 """Judges an asyncio event loop between requests: its tasks, timers, callbacks, readers, signal handlers."""
 
 import asyncio
+import itertools
 
 from .callables import instance_dict
-from .origin import SERVICE, STDLIB, USER, says, within
+from .origin import SERVICE, USER, says, within
 
+# Machinery: what it calls in turn is looked at by itself.
 _LOOP_MODULES = (
-    "asyncio",
     "_asyncio",
-    "contextvars",
     "_contextvars",
+    "asyncio",
     "concurrent.futures",
+    "contextvars",
     "nest_asyncio",
     "nest_asyncio2",
+    "tornado",
 )
-_WAKE_UP = "_read_from_self"  # the loop's own pipe
+# The loop's own pipe, and tornado's way into its handlers.
+_READERS = ("BaseSelectorEventLoop._read_from_self", "BaseAsyncIOLoop._handle_events")
+_ENOUGH = 20  # findings in one loop
 _TRIES = 5
 
 
@@ -30,71 +35,63 @@ def copied(collection):
 
 
 class Loops:
-    """Answers `judge(loop, whose)` and `judge_tornado(io_loop, whose)`, given where code comes from."""
+    """Answers `judge(loop, whose)`, given how to find what a callable runs."""
 
-    def __init__(self, origins, callables):
-        self._origins = origins
-        self._callables = callables
+    def __init__(self, callables):
+        self._ends = callables.ends
 
     def judge(self, loop, whose):
-        """One sentence for each thing in an asyncio loop that may run code without a request. `whose` names it."""
-        findings = []
-        for task in asyncio.all_tasks(loop):
-            origin = self._of_task(task)
-            if origin is not None:
-                findings.append("a task on " + whose + " runs " + says(origin))
-        for handle in copied(loop._scheduled) + copied(loop._ready):
-            origin = None if handle._cancelled else self._foreign(handle._callback, handle._args or ())
-            if origin is not None:
-                findings.append(whose + " will call " + says(origin))
-        for key in copied(loop._selector._fd_to_key.values()):
-            for handle in key.data or ():
-                origin = None if handle is None else self._of_reader(handle)
-                if origin is not None:
-                    findings.append(whose + " calls " + says(origin) + " when a file or socket is ready")
-        for number, handle in copied(getattr(loop, "_signal_handlers", {}).items()):
-            origin = self._foreign(handle._callback, handle._args or ())
-            if origin is not None:
-                findings.append(whose + " calls " + says(origin) + " on signal " + str(int(number)))
-        return findings
+        """A sentence for each thing in an asyncio loop that may run code without a request. `whose` names the loop.
+
+        At most 20, so that a loop full of timers costs no more than one with a few.
+        """
+        looks = (self._tasks(loop), self._timers(loop), self._readers(loop), self._signals(loop))
+        found = ((sentence, origin) for sentence, origin in itertools.chain(*looks) if origin is not None)
+        return [sentence.format(whose, says(origin)) for sentence, origin in itertools.islice(found, _ENOUGH)]
 
     def judge_tornado(self, io_loop, whose):
         """The same for what tornado adds to its asyncio loop: handlers of files and sockets."""
-        findings = []
-        for _, handler in copied(instance_dict(io_loop).get("handlers", {}).values()):
-            ends = self._callables.ends(handler)
-            foreign = [origin for origin in ends if not within(origin.module, ("zmq", "ipykernel"))]
-            # ipykernel hands its streams wrapped functions of its own, contextvars and tornado around them
-            foreign = [o for o in foreign if o.kind not in (SERVICE, STDLIB) or "accept" in o.name]
-            if foreign:
-                findings.append(whose + " calls " + says(foreign[0]) + " when a file or socket is ready")
-        return findings
+        handlers = copied(instance_dict(io_loop).get("handlers", {}).values())
+        origins = (_first(self._ends(handler), lambda o: o.kind != SERVICE) for _, handler in handlers)
+        found = (origin for origin in origins if origin is not None)
+        return [_WHEN_READY.format(whose, says(origin)) for origin in itertools.islice(found, _ENOUGH)]
 
-    def _of_task(self, task):
-        ends = self._callables.ends(asyncio.Task.get_coro(task))
-        if any(within(origin.module, ("ipykernel",)) for origin in ends):
-            return None  # the work of a request, which passes the gate
-        return self._first_foreign(ends)
+    def _tasks(self, loop):
+        for task in asyncio.all_tasks(loop):
+            ends = self._ends(asyncio.Task.get_coro(task))
+            if not any(
+                within(origin.module, ("ipykernel",)) for origin in ends
+            ):  # a request, which passes the gate
+                yield "a task on {} runs {}", _first(ends, _is_foreign)
 
-    def _foreign(self, callback, arguments):
-        if callback is None:
-            return None
-        return self._first_foreign(self._callables.ends(callback, arguments))
+    def _timers(self, loop):
+        for handle in copied(loop._scheduled) + copied(loop._ready):
+            if not handle._cancelled:
+                yield "{} will call {}", self._of_handle(handle)
 
-    def _of_reader(self, handle):
-        ends = self._callables.ends(handle._callback, handle._args or ())
-        foreign = self._first_foreign(ends)
-        if foreign is not None:
-            return foreign
-        for origin in ends:
-            own = origin.name.rpartition(".")[2] == _WAKE_UP or within(origin.module, ("tornado.platform",))
-            if not own and origin.kind in (STDLIB, USER):
-                return origin
-        return None
+    def _readers(self, loop):
+        for key in copied(loop._selector._fd_to_key.values()):
+            for handle in key.data or ():
+                if handle is not None:
+                    ends = self._ends(handle._callback, handle._args or ())
+                    yield _WHEN_READY, _first(ends, lambda o: o.kind != SERVICE and o.name not in _READERS)
 
-    @staticmethod
-    def _first_foreign(ends):
-        for origin in ends:
-            if origin.kind != SERVICE and not (origin.kind != USER and within(origin.module, _LOOP_MODULES)):
-                return origin
-        return None
+    def _signals(self, loop):
+        for number, handle in copied(getattr(loop, "_signal_handlers", {}).items()):
+            yield "{} calls {} on signal " + str(int(number)), self._of_handle(handle)
+
+    def _of_handle(self, handle):
+        callback, arguments = handle._callback, handle._args or ()  # both None once cancelled
+        return None if callback is None else _first(self._ends(callback, arguments), _is_foreign)
+
+
+_WHEN_READY = "{} calls {} when a file or socket is ready"
+
+
+def _is_foreign(origin):
+    machinery = origin.kind != USER and within(origin.module, _LOOP_MODULES)
+    return origin.kind != SERVICE and not machinery
+
+
+def _first(origins, wanted):
+    return next((origin for origin in origins if wanted(origin)), None)

@@ -15,8 +15,8 @@ USER, LIBRARY, STDLIB, SERVICE = "user", "library", "standard library", "service
 
 Origin = namedtuple("Origin", "kind module name")  # `name` is a function's or a class's qualified name
 
-# Threads and callbacks of these never call what a user handed them outside a request, and requests pass the gate.
-# Those after the empty line were read, not run.
+# Threads of these never call what a user handed them outside a request, and requests pass the gate. (tornado is not
+# one: a thread may run a loop of its.) The last five were never run under this judge, only known by their documents.
 SERVICES = (
     "IPython.core.history",
     "debugpy",
@@ -25,10 +25,8 @@ SERVICES = (
     "multiprocessing.resource_sharer",
     "tensorboard.summary.writer",
     "torch._inductor.compile_worker",
-    "tornado",
     "tqdm._monitor",
     "zmq",
-    #
     "comet_ml",
     "mlflow.system_metrics",
     "neptune",
@@ -39,6 +37,19 @@ SERVICES = (
 _AGENT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _AGENT_NAME = __name__.rsplit(".", 2)[0]
 _SITE_FOLDERS = ("site-packages", "dist-packages")
+# What a kernel cannot start without, wherever it was installed (a folder on PYTHONPATH, an editable install).
+_KERNEL_PACKAGES = (
+    "IPython",
+    "comm",
+    "debugpy",
+    "ipykernel",
+    "jupyter_client",
+    "nest_asyncio",
+    "tornado",
+    "traitlets",
+    "zmq",
+)
+_LONGEST = 200  # characters of a name in a sentence
 # Descriptors of `type` itself: a metaclass of the user's cannot get between.
 _type_module = type.__dict__["__module__"].__get__
 _type_name = type.__dict__["__qualname__"].__get__
@@ -48,10 +59,8 @@ _module_dict = types.ModuleType.__dict__["__dict__"].__get__
 
 
 def text(value, otherwise="?"):
-    """`value` as a plain str, and never through a method of the user's."""
-    if type(value) is str:
-        return value
-    return str.__str__(value) if issubclass(type(value), str) else otherwise
+    """`value` as a plain str of bounded length, and never through a method of the user's."""
+    return str.__str__(value)[:_LONGEST] if issubclass(type(value), str) else otherwise
 
 
 def class_name(cls):
@@ -65,14 +74,18 @@ def within(module, prefixes):
 
 
 def _roots():
+    """[(folder, dotted prefix)] of installed packages, and of the standard library."""
     paths = sysconfig.get_paths()
-    sites = {paths["purelib"], paths["platlib"], *site.getsitepackages(), site.getusersitepackages()}
-    for package in ("ipykernel", "tornado"):  # wherever this kernel found them
-        module = sys.modules.get(package)
-        if module is not None and getattr(module, "__file__", None):
-            sites.add(os.path.dirname(os.path.dirname(module.__file__)))
+    sites = {paths["purelib"], paths["platlib"]}
+    if hasattr(site, "getsitepackages"):  # old virtualenvs bring a `site` of their own
+        sites.update((*site.getsitepackages(), site.getusersitepackages()))
+    installed = [(folder.rstrip("/") + "/", "") for folder in sites]
+    for name in _KERNEL_PACKAGES:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file:
+            installed.append((os.path.dirname(file) + "/", name + "/"))
     standard = {paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)}
-    return tuple(root.rstrip("/") + "/" for root in sites), tuple(root.rstrip("/") + "/" for root in standard)
+    return installed, [(folder.rstrip("/") + "/", "") for folder in standard]
 
 
 class Origins:
@@ -80,7 +93,7 @@ class Origins:
 
     def __init__(self, harmless_modules=()):
         self._harmless = tuple(harmless_modules)
-        self._sites, self._standard = _roots()
+        self._installed, self._standard = _roots()
         self._by_file = {}
 
     def of_code(self, code, global_names):
@@ -127,7 +140,7 @@ class Origins:
             return STDLIB, file[len("<frozen ") : -1]
         if file.startswith(_AGENT + "/"):
             return SERVICE, _AGENT_NAME
-        module = self._below(file, self._sites)
+        module = _below(file, self._installed)
         if module is None:
             for folder in _SITE_FOLDERS:
                 _, found, rest = file.rpartition("/" + folder + "/")
@@ -135,17 +148,17 @@ class Origins:
                     module = _dotted(rest)
         if module is not None:
             return SERVICE if within(module, SERVICES + self._harmless) else LIBRARY, module
-        module = self._below(file, self._standard)
+        module = _below(file, self._standard)
         if module is not None:
             return SERVICE if within(module, SERVICES + self._harmless) else STDLIB, module
         return USER, None
 
-    @staticmethod
-    def _below(file, roots):
-        for root in roots:
-            if file.startswith(root):
-                return _dotted(file[len(root) :])
-        return None
+
+def _below(file, roots):
+    for folder, prefix in roots:
+        if file.startswith(folder):
+            return _dotted(prefix + file[len(folder) :])
+    return None
 
 
 def _dotted(path):

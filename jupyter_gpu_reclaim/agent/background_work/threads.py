@@ -1,134 +1,148 @@
 """Judges one thread by what it was given to run and by its stack."""
 
 import threading
+import types
 
 from .callables import class_attribute, instance_dict
 from .origin import LIBRARY, SERVICE, USER, says, text, within
 
 HARMLESS, PASSIVE = "harmless", "passive"  # PASSIVE: cannot go on unless other code of this process lets it
 _STACK_LIMIT = 400
-_WAITS = ("queue", "threading", "multiprocessing.connection", "multiprocessing.queues", "selectors")
-# Standard library and torch: workers that run what they are handed, so harmless only while they wait for more.
+# Workers of the standard library and torch run what they are handed, so they are harmless only while they have nothing.
 _POOL = "multiprocessing.pool"
 _MANAGERS = ("concurrent.futures.process", "joblib.externals.loky.process_executor")
-_PARKED = ("logging.handlers", "torch.utils.data._utils.pin_memory")
-_PASSIVE_OWNERS = ("concurrent.futures.thread", "logging.handlers", "multiprocessing.queues")
-_STARTS = ("_bootstrap", "_bootstrap_inner", "run")
+_EXECUTOR = "concurrent.futures.thread"
+_LISTENERS = ("logging.handlers", "torch.utils.data._utils.pin_memory")
+_WAITS = ("queue", "threading", "multiprocessing.connection", "multiprocessing.queues", "selectors")
+_FEEDER = "multiprocessing.queues"
+_STARTS = ("Thread._bootstrap", "Thread._bootstrap_inner", "Thread.run", "Timer.run")
+_OLD_STARTS = ("_bootstrap", "_bootstrap_inner", "run")  # before Python 3.11 code knew no qualified name
 # Requests: every one that may run user code passes the gate.
 _REQUESTS = ("dispatch_shell", "dispatch_control", "process_control")
 _thread_run = threading.Thread.run
 
 
 def stack_of(frame):
-    """[(code, globals)] of a frame and its callers, innermost first; no frame is kept."""
-    stack = []
-    while frame is not None and len(stack) < _STACK_LIMIT:
-        stack.append((frame.f_code, frame.f_globals))
+    """([(code, globals)] of a frame and its callers, innermost first; whether it waits for another thread, untimed).
+
+    No frame is kept: it would keep the locals of a user's function alive, or end them in the agent's thread.
+    """
+    waits = False
+    if frame.f_code is threading.Condition.wait.__code__:
+        # Locals of this one function only: asking for those of a user's would keep its objects alive.
+        waits = frame.f_locals.get("timeout", 0) is None
+    calls = []
+    while frame is not None and len(calls) < _STACK_LIMIT:
+        calls.append((frame.f_code, frame.f_globals))
         frame = frame.f_back
-    return stack
+    return calls, waits
 
 
 class Threads:
-    """Answers `judge(ident, thread, frame)`, given where code comes from and which loops are known."""
+    """Answers `judge(thread, stack)`, given where code comes from."""
 
     def __init__(self, origins, callables):
         self._origins = origins
         self._callables = callables
 
-    def judge(self, thread, frame, known_loops=()):
-        """HARMLESS, PASSIVE, or a sentence that names what runs. `thread` is None where Python knows none."""
-        stack = [self._origins.of_code(code, globals_) for code, globals_ in stack_of(frame)]
-        if passes_gate(stack):
+    def judge(self, thread, stack, known_loops=()):
+        """HARMLESS, PASSIVE, or a sentence that names what runs. `thread` is None where Python knows none.
+
+        `stack` is from `stack_of`; the event loops in `known_loops` are judged elsewhere.
+        """
+        calls, waits = stack
+        stack = [self._origins.of_code(code, global_names) for code, global_names in calls]
+        if _passes_gate(stack):
             return HARMLESS
-        while stack and (stack[-1].module == "threading" and stack[-1].name.rpartition(".")[2] in _STARTS):
-            stack.pop()
-        while stack and within(stack[-1].module, ("debugpy",)) and len(stack) > 1:
-            stack.pop()  # an attached debugger starts threads through a wrapper of its own
-        who = "thread " + repr(text(instance_dict(thread).get("_name"), "without a name"))
-        owners = self.owners(thread) or stack[-1:]
+        _drop_the_start(stack)
+        name = text(instance_dict(thread).get("_name"), "")
+        who = "thread " + repr(name) if name else "a thread that Python has no name for"
+        owners = self._owners(thread) or stack[-1:]
         user = [origin for origin in owners + stack[::-1] if origin.kind == USER]
         if user:
             return who + " runs " + says(user[0])
-        if isinstance_of(thread, threading.Timer):
-            if all(origin.kind == SERVICE for origin in owners):
-                return HARMLESS
-            return who + " is a timer that will run " + says(owners[0])
-        return self._without_user_code(who, thread, owners, stack, frame, known_loops)
-
-    def _without_user_code(self, who, thread, owners, stack, frame, known_loops):
+        if not owners:
+            return who + " runs nothing that can be seen"
         if all(origin.kind == SERVICE for origin in owners):
             return HARMLESS
-        module, attributes = owners[0].module, instance_dict(thread)
-        if module == _POOL:
+        if issubclass(type(thread), threading.Timer):
+            return who + " is a timer that will run " + says(owners[0])
+        return self._without_user_code(who, instance_dict(thread), owners[0], stack, waits, known_loops)
+
+    @staticmethod
+    def _without_user_code(who, attributes, owner, stack, waits, known_loops):
+        """The verdict on a thread that was given no user code and was seen in none."""
+        innermost = stack[0] if stack else owner
+        if owner.module == _POOL:
             # what is outstanding stands in a dict of the pool's own class, among the arguments of its three handlers
-            if any(isinstance_of(held, dict) and dict.__len__(held) for held in attributes.get("_args", ())):
+            if any(
+                issubclass(type(held), dict) and dict.__len__(held) for held in attributes.get("_args", ())
+            ):
                 return who + " serves a multiprocessing pool with work outstanding"
             return PASSIVE
-        if module in _MANAGERS:
+        if owner.module in _MANAGERS:
             if attributes.get("pending_work_items") != {}:
                 return who + " serves a process executor with work outstanding"
             return PASSIVE
-        if module in _PARKED and within(stack[0].module, _WAITS):
+        if owner.module in _LISTENERS and innermost.module in _WAITS:
             return PASSIVE
-        if module == "concurrent.futures.thread" and stack[0].name == "_worker":
+        if owner.module == _EXECUTOR and innermost.name == "_worker":
             return PASSIVE
-        if (owners[0].kind == LIBRARY or module in _PASSIVE_OWNERS) and waits_for_others(frame):
+        if waits and (owner.kind == LIBRARY or owner.module in (_EXECUTOR, _FEEDER)):
             return PASSIVE
-        loop = getattr(attributes.get("_target"), "__self__", None) if module.startswith("asyncio") else None
-        if loop is not None and any(loop is known for known in known_loops):
+        target = attributes.get("_target")
+        if type(target) is types.MethodType and any(target.__self__ is loop for loop in known_loops):
             return HARMLESS
-        if module.startswith("asyncio"):
+        if owner.name.endswith((".run_forever", ".run_until_complete")):
             return who + " runs an event loop of its own"
-        doing = "" if not stack or stack[0] == owners[0] else ", now in " + says(stack[0])
-        return who + " runs " + says(owners[0]) + doing + ", which is not known to be harmless"
+        doing = "" if innermost == owner else ", now in " + says(innermost)
+        return who + " runs " + says(owner) + doing + ", which is not known to be harmless"
 
-    def owners(self, thread):
+    def _owners(self, thread):
         """The origins of what a Thread object was given to run; [] where there is none (any more)."""
         if thread is None:
             return []
         attributes, cls = instance_dict(thread), type(thread)
-        if isinstance_of(thread, threading.Timer):
-            return self._callables.ends(attributes.get("function"))
         run = attributes.get("run") or class_attribute(cls, "run")
         if run is _thread_run:
             run = attributes.get("_target")
+        if issubclass(cls, threading.Timer):
+            run = attributes.get("function")
         whose = self._origins.of_class(cls)
-        ends = self._callables.ends(run) if run is not None else []
-        return [whose._replace(name=whose.name + ".run")] + ends if whose.kind == USER else ends
+        ends = [] if run is None else self._callables.ends(run)
+        return [whose._replace(name=whose.name + ".run"), *ends] if whose.kind == USER else ends
 
-    def judge_main(self, frame):
+    def judge_main(self, stack):
         """The same for the thread of the kernel's event loop: only what the loop has called counts."""
-        stack = [self._origins.of_code(code, globals_) for code, globals_ in stack_of(frame)]
-        if passes_gate(stack):
+        stack = [self._origins.of_code(code, global_names) for code, global_names in stack[0]]
+        if _passes_gate(stack):
             return HARMLESS
-        called = stack
         for depth, origin in enumerate(stack):
-            if origin.name.endswith("_run_once") and origin.kind != USER:
-                called = stack[:depth]
+            if origin.kind != USER and _last(origin.name) == "_run_once":
+                stack = stack[:depth]
                 break
-        for origin in reversed(called):
+        for origin in reversed(stack):
             if origin.kind == USER:
                 return "the kernel's main thread runs " + says(origin) + " between cells"
         return PASSIVE
 
 
-def passes_gate(stack):
+def _passes_gate(stack):
     """Whether a stack is the work of a request."""
     return any(
-        origin.module == "ipykernel.kernelbase" and origin.name.rpartition(".")[2] in _REQUESTS
-        for origin in stack
+        origin.module == "ipykernel.kernelbase" and _last(origin.name) in _REQUESTS for origin in stack
     )
 
 
-def isinstance_of(thing, cls):
-    """isinstance without asking the thing."""
-    return issubclass(type(thing), cls)
+def _drop_the_start(stack):
+    """Take away how threads begin; an attached debugger starts them through a wrapper of its own."""
+    while stack and stack[-1].module == "threading" and stack[-1].name in _STARTS + _OLD_STARTS:
+        stack.pop()
+    while len(stack) > 1 and within(stack[-1].module, ("debugpy",)):
+        stack.pop()
+        while len(stack) > 1 and stack[-1].module == "threading" and stack[-1].name in _STARTS + _OLD_STARTS:
+            stack.pop()
 
 
-def waits_for_others(frame):
-    """Whether a frame is an untimed wait for another thread: only code of this process can end it."""
-    code = frame.f_code
-    if frame.f_globals is not threading.__dict__ or code is not threading.Condition.wait.__code__:
-        return False
-    # Locals of this one function only: asking for those of a user's frame would keep its objects alive.
-    return frame.f_locals.get("timeout", 0) is None
+def _last(name):
+    return name.rpartition(".")[2]
