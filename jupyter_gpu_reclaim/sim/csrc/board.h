@@ -186,13 +186,13 @@ static inline void board_sleep_ms(int ms) {
     nanosleep(&t, NULL);
 }
 
-/* The code scripted for this call on this device (-1: no particular one) in this process, or 0. Sleeps first if asked to. */
+/* The code scripted for this call on this device (-1: of no particular one) in this process, or 0. Sleeps if asked to. */
 static inline int board_fault_for(board *b, const char *call, int device) {
     if (!__atomic_load_n(&b->armed, __ATOMIC_ACQUIRE)) return 0;
     for (int i = 0; i < BOARD_FAULTS; ++i) {
         board_fault *f = &b->fault[i];
         size_t n = strnlen(f->call, sizeof f->call);
-        if (!n || (f->device >= 0 && device >= 0 && f->device != device) || (f->pid && f->pid != getpid())) continue;
+        if (!n || (f->device >= 0 && f->device != device) || (f->pid && f->pid != getpid())) continue;
         if (f->call[n - 1] == '*' ? strncmp(f->call, call, n - 1) : strcmp(f->call, call)) continue;
         int32_t left = __atomic_load_n(&f->skip, __ATOMIC_ACQUIRE);
         while (left > 0 && !__atomic_compare_exchange_n(&f->skip, &left, left - 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {}

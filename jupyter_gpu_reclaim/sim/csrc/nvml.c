@@ -80,22 +80,25 @@ EXPORT int nvmlSystemGetCudaDriverVersion_v2(int *out) { ENTER(); *out = BOARD->
 
 /* --- devices */
 EXPORT int nvmlDeviceGetCount_v2(unsigned *out) { ENTER(); *out = BOARD->device_count; return OK; }
+static int give_handle(const char *call, uint32_t index, device_t *out) {
+    int code = ready(call, (int)index);
+    if (!code) *out = &BOARD->device[index];
+    return code;
+}
 EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, device_t *out) {
-    ENTER();
-    if (index >= BOARD->device_count) return INVALID_ARGUMENT;
-    *out = &BOARD->device[index];
-    return OK;
+    if (!users || !BOARD) return UNINITIALIZED;
+    return index < BOARD->device_count ? give_handle(__func__, index, out) : INVALID_ARGUMENT;
 }
 EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, device_t *out) {
-    ENTER();
+    if (!users || !BOARD) return UNINITIALIZED;
     for (uint32_t i = 0; i < BOARD->device_count; ++i)
-        if (!strcmp(BOARD->device[i].uuid, uuid)) { *out = &BOARD->device[i]; return OK; }
+        if (!strcmp(BOARD->device[i].uuid, uuid)) return give_handle(__func__, i, out);
     return NOT_FOUND;
 }
 EXPORT int nvmlDeviceGetHandleByPciBusId_v2(const char *bus_id, device_t *out) {
-    ENTER();
+    if (!users || !BOARD) return UNINITIALIZED;
     for (uint32_t i = 0; i < BOARD->device_count; ++i)
-        if (strcasestr(BOARD->device[i].bus_id, bus_id)) { *out = &BOARD->device[i]; return OK; }
+        if (strcasestr(BOARD->device[i].bus_id, bus_id)) return give_handle(__func__, i, out);
     return NOT_FOUND;
 }
 EXPORT int nvmlDeviceGetIndex(device_t d, unsigned *out) { ENTER_DEVICE(d); *out = number(d); return OK; }
