@@ -103,7 +103,7 @@ class World:
         self.gpus_problem: str | None = None
         self.outside_pressure: dict[str, int] = {}
         self.calls: list[str] = []
-        self.script: Callable[[str, str], None | asyncio.Event | Exception] = lambda call, when: None
+        self.script: Callable[[str, str], asyncio.Event | Exception | None] = lambda call, when: None
         self.observer = FakeObserver(self)
         self.kernels_port = FakeKernels(self)
         self.log = FakeLog(self)

@@ -1,0 +1,281 @@
+"""The rules of `decide()`, one plain world each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from worlds import GIB, MINUTE, NOW, away, gpu, idle_kernel, world
+
+from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
+from jupyter_gpu_reclaim.core.model import Holding, Keep, Phase, Policy, Reason, Reclaim, Restore, Wait
+from jupyter_gpu_reclaim.core.policy import decide
+from jupyter_gpu_reclaim.core.pressure import track_pressure
+
+POLICY = Policy()
+LATER = NOW + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"managed": False}, Reason.UNMANAGED),
+        ({"footprint": {}}, Reason.NO_GPU_MEMORY),
+        ({"mechanism": None}, Reason.UNSUPPORTED),
+        ({"running_since": NOW}, Reason.RUNNING),
+        ({"waiting": 1}, Reason.RUNNING),
+        ({"background_work": ("thread",)}, Reason.BACKGROUND_WORK),
+        ({"background_work": None}, Reason.BACKGROUND_UNKNOWN),
+        ({"gpu_busy": True}, Reason.GPU_BUSY),
+        ({"gpu_busy": None}, Reason.GPU_UNKNOWN),
+        ({"last_active_at": None}, Reason.ACTIVITY_UNKNOWN),
+        ({"footprint": {"elsewhere": 4 * GIB}}, Reason.GPU_UNKNOWN),
+        ({"pinned_until": LATER}, Reason.PINNED),
+        ({"phase_since": NOW - timedelta(seconds=30)}, Reason.COOLDOWN),
+        ({"retry_at": LATER}, Reason.RETRY_LATER),
+        ({"footprint": {"g0": 1 << 20}}, Reason.TOO_SMALL),
+        ({"last_active_at": NOW - 5 * MINUTE}, Reason.RECENTLY_ACTIVE),
+        ({"phase_since": NOW - 5 * MINUTE}, Reason.RECENTLY_ACTIVE),
+        ({"footprint": {"g0": 300 * GIB}}, Reason.HOST_MEMORY),
+        ({"restore_wanted_at": NOW}, Reason.ALREADY_RESIDENT),
+        ({"phase": Phase.RECLAIMING}, Reason.IN_FLIGHT),
+        ({"phase": Phase.RESTORING}, Reason.IN_FLIGHT),
+        ({"phase": Phase.RECLAIMED}, Reason.ALREADY_RECLAIMED),
+        ({"phase": Phase.RECLAIMED, "managed": False}, Reason.LINK_LOST),
+        ({"phase": Phase.LOST}, Reason.LOST),
+        ({"phase": Phase.GONE}, Reason.KERNEL_ENDED),
+    ],
+)
+def test_why_a_kernel_is_left_alone(facts, reason):
+    """Each thing that speaks against a reclaim is named by its own reason; without it the kernel is reclaimed."""
+    assert decide(world(idle_kernel("a")), POLICY, {}) == (Reclaim("a", Reason.IDLE),)
+    assert decide(world(idle_kernel("a", **facts)), POLICY, {}) == (Keep("a", reason),)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"pinned_until": LATER},
+        {"phase_since": NOW},
+        {"retry_at": LATER},
+        {"footprint": {"g0": 1 << 20}},
+        {"last_active_at": NOW},
+    ],
+)
+def test_a_persons_wish_goes_over_what_protects_their_own_comfort(facts):
+    """Pin, cooldown, rest, size and recent use give way to whoever asks for the reclaim."""
+    asked = idle_kernel("a", reclaim_wanted_at=NOW, **facts)
+    assert decide(world(asked), POLICY, {}) == (Reclaim("a", Reason.REQUESTED),)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"running_since": NOW}, Reason.RUNNING),
+        ({"background_work": ("thread",)}, Reason.BACKGROUND_WORK),
+        ({"gpu_busy": None}, Reason.GPU_UNKNOWN),
+        ({"mechanism": None}, Reason.UNSUPPORTED),
+        ({"footprint": {"g0": 300 * GIB}}, Reason.HOST_MEMORY),
+    ],
+)
+def test_a_persons_wish_never_goes_over_work_or_safety(facts, reason):
+    """Even when asked for, nothing at work, unknown, unmovable or too large for host memory is reclaimed."""
+    asked = idle_kernel("a", reclaim_wanted_at=NOW, **facts)
+    assert decide(world(asked), POLICY, {}) == (Keep("a", reason),)
+
+
+def test_host_memory_is_shared_by_all_that_is_chosen():
+    """Two kernels that fit host memory one by one but not together: the longer idle goes, the other stays."""
+    pair = (idle_kernel("a", minutes=30, gib=4), idle_kernel("b", minutes=60, gib=4))
+    assert decide(world(*pair, host=8), POLICY, {}) == (
+        Keep("a", Reason.HOST_MEMORY),
+        Reclaim("b", Reason.IDLE),
+    )
+    moving = (replace(pair[0], phase=Phase.RECLAIMING), pair[1])
+    assert decide(world(*moving, host=8), POLICY, {})[1] == Keep("b", Reason.HOST_MEMORY)
+    assert decide(world(*pair, host=None), POLICY, {}) == tuple(Keep(n, Reason.HOST_MEMORY) for n in "ab")
+
+
+def test_turns_go_to_whoever_was_used_longest_ago():
+    """With one reclaim at a time, the least recently used kernel goes and the others come after it."""
+    kernels = [idle_kernel(name, minutes=minutes) for name, minutes in (("a", 30), ("b", 90), ("c", 60))]
+    found = decide(world(*kernels), replace(POLICY, max_in_flight=1), {})
+    assert found == (Keep("a", Reason.TURN), Reclaim("b", Reason.IDLE), Keep("c", Reason.TURN))
+
+
+def test_pressure_takes_from_the_idle_only_after_its_grace():
+    """A GPU short of headroom is relieved once it has been short for the whole grace, by the fewest that do."""
+    policy = replace(POLICY, headroom_bytes=4 * GIB)
+    kernels = (idle_kernel("a", minutes=5, gib=4), idle_kernel("b", minutes=3, gib=4))
+    seen = world(*kernels, gpus=(gpu(free=1),))
+    fresh = track_pressure(seen, policy, {})
+    assert fresh == {"g0": NOW}
+    assert decide(seen, policy, fresh) == tuple(Keep(n, Reason.RECENTLY_ACTIVE) for n in "ab")
+    lasting = track_pressure(seen, policy, {"g0": NOW - timedelta(seconds=30), "gone": NOW})
+    assert lasting == {"g0": NOW - timedelta(seconds=30)}
+    assert decide(seen, policy, lasting) == (Reclaim("a", Reason.PRESSURE), Keep("b", Reason.RECENTLY_ACTIVE))
+
+
+def test_pressure_is_forgotten_when_it_ends_or_cannot_be_seen():
+    """A GPU with headroom again, or one that cannot be observed, must be short for the whole grace anew."""
+    policy = replace(POLICY, headroom_bytes=4 * GIB)
+    before = {"g0": NOW - timedelta(hours=1)}
+    assert track_pressure(world(gpus=(gpu(free=4),)), policy, before) == {}
+    assert track_pressure(world(gpus=None), policy, before) == {}
+    assert track_pressure(world(gpus=(gpu(free=0),)), POLICY, before) == {}
+
+
+def test_room_is_made_by_kernels_idle_long_enough_only():
+    """For a waiting restore the least recently used kernel goes; one used a minute ago is never taken."""
+    waiting = away("w", gib=6)
+    old, young = idle_kernel("old", minutes=3, gib=8), idle_kernel("young", minutes=1, gib=8)
+    found = decide(world(waiting, old, young, gpus=(gpu(free=0),)), POLICY, {})
+    assert found == (
+        Wait("w", Reason.NO_ROOM, 1, {"g0": 6 * GIB}),
+        Reclaim("old", Reason.ADMISSION),
+        Keep("young", Reason.RECENTLY_ACTIVE),
+    )
+    alone = decide(world(waiting, young, gpus=(gpu(free=0),)), POLICY, {})
+    assert alone[1] == Keep("young", Reason.RECENTLY_ACTIVE)
+
+
+def test_what_reclaims_under_way_will_free_is_counted():
+    """While enough is being freed already nobody else is taken for the same waiting restore."""
+    waiting, moving = away("w", gib=6), idle_kernel("m", gib=8, phase=Phase.RECLAIMING)
+    spare = idle_kernel("s", minutes=5, gib=8)
+    found = decide(world(waiting, moving, spare, gpus=(gpu(free=0),)), POLICY, {})
+    assert found[2] == Keep("s", Reason.RECENTLY_ACTIVE)
+
+
+def test_a_restore_under_way_keeps_its_room():
+    """What it has yet to take is not free for another; what it has taken shows in the measured figure."""
+    arriving = away("r", gib=8, phase=Phase.RESTORING)
+    waiting = away("w", gib=8)
+    assert decide(world(arriving, waiting, gpus=(gpu(free=12),)), POLICY, {})[1].reason is Reason.NO_ROOM
+    almost = replace(arriving, moved_bytes=6 * GIB, move_total_bytes=8 * GIB)
+    assert decide(world(almost, waiting, gpus=(gpu(free=10),)), POLICY, {})[1] == Restore(
+        "w", Reason.USER_CODE
+    )
+
+
+def test_a_kernel_on_two_gpus_waits_for_both():
+    """With room on one of its two GPUs a kernel waits, and room is made on the other alone."""
+    waiting = away("w", footprint={"g0": 4 * GIB, "g1": 4 * GIB})
+    on_g0, on_g1 = idle_kernel("x", minutes=5), idle_kernel("y", minutes=5, footprint={"g1": 4 * GIB})
+    gpus = (gpu("g0", free=8), gpu("g1", free=1))
+    found = decide(world(waiting, on_g0, on_g1, gpus=gpus), POLICY, {})
+    assert found == (
+        Wait("w", Reason.NO_ROOM, 1, {"g1": 3 * GIB}),
+        Keep("x", Reason.RECENTLY_ACTIVE),
+        Reclaim("y", Reason.ADMISSION),
+    )
+
+
+def test_nobody_takes_the_bytes_the_head_waits_for():
+    """A small restore that came later waits though it would fit now, and goes ahead on another GPU."""
+    head, small = away("head", gib=12, waited=5), away("small", gib=2, waited=1)
+    elsewhere = away("else", waited=1, footprint={"g1": 2 * GIB})
+    gpus = (gpu("g0", free=8), gpu("g1", free=8))
+    found = decide(world(small, elsewhere, head, gpus=gpus), POLICY, {})
+    assert found == (
+        Wait("small", Reason.QUEUED, 2, {"g0": 6 * GIB}),
+        Restore("else", Reason.USER_CODE),
+        Wait("head", Reason.NO_ROOM, 1, {"g0": 4 * GIB}),
+    )
+
+
+def test_one_that_can_never_fit_blocks_nobody():
+    """A kernel larger than its GPU waits, and those behind it are served as if it were not there."""
+    giant, small = away("giant", gib=20, waited=9), away("small", gib=8)
+    idle = idle_kernel("i", minutes=5, gib=8)
+    found = decide(world(giant, small, idle, gpus=(gpu(free=8),)), POLICY, {})
+    assert found == (
+        Wait("giant", Reason.NO_ROOM, 1, {"g0": 12 * GIB}),
+        Restore("small", Reason.USER_CODE),
+        Keep("i", Reason.RECENTLY_ACTIVE),
+    )
+
+
+def test_user_code_goes_before_wishes():
+    """A cell that waits comes before a person's earlier wish to have a kernel restored."""
+    wish = away("wish", gib=10, waited=30, waiting=0)
+    code = away("code", gib=10, waited=1)
+    found = decide(world(wish, code), POLICY, {})
+    assert found == (Wait("wish", Reason.NO_ROOM, 1, {"g0": 4 * GIB}), Restore("code", Reason.USER_CODE))
+    assert decide(world(wish), POLICY, {}) == (Restore("wish", Reason.REQUESTED),)
+
+
+def test_a_gpu_that_cannot_be_seen_stops_wishes_but_no_cell():
+    """Blind, nothing is reclaimed and wishes wait, while user code is let through: out of memory loses nothing."""
+    kernels = (idle_kernel("a"), away("code"), away("wish", waiting=0))
+    expected = (
+        Keep("a", Reason.GPU_UNKNOWN),
+        Restore("code", Reason.USER_CODE),
+        Wait("wish", Reason.GPU_UNKNOWN, 1),
+    )
+    assert decide(world(*kernels, gpus=None), POLICY, {}) == expected
+
+
+def test_a_failed_restore_rests_and_keeps_its_place():
+    """Until its rest is over it is not tried again, and room goes on being made and kept for it."""
+    resting = away("r", gib=8, waited=5, retry_at=LATER)
+    later, idle = away("l", gib=4), idle_kernel("i", minutes=5, gib=4)
+    found = decide(world(resting, later, idle, gpus=(gpu(free=4),)), POLICY, {})
+    assert found == (
+        Wait("r", Reason.RETRY_LATER, 1, {"g0": 4 * GIB}),
+        Wait("l", Reason.QUEUED, 2, {"g0": 8 * GIB}),
+        Reclaim("i", Reason.ADMISSION),
+    )
+
+
+def test_restores_are_not_held_back_by_reclaims():
+    """With every turn taken by reclaims, a restore that fits goes ahead."""
+    moving = idle_kernel("m", phase=Phase.RECLAIMING)
+    found = decide(world(moving, away("w")), replace(POLICY, max_in_flight=1), {})
+    assert found[1] == Restore("w", Reason.USER_CODE)
+
+
+def test_restores_waiting_elsewhere_on_the_machine_are_pressure():
+    """Bytes that another server's restore waits for are freed, all or none, without any grace."""
+    idle = idle_kernel("i", minutes=5, gib=4)
+    seen = world(idle, gpus=(gpu(free=2),), outside_pressure={"g0": 6 * GIB})
+    assert decide(seen, POLICY, {}) == (Reclaim("i", Reason.ADMISSION),)
+    too_much = replace(seen, outside_pressure={"g0": 7 * GIB})
+    assert decide(too_much, POLICY, {}) == (Keep("i", Reason.RECENTLY_ACTIVE),)
+
+
+def test_off_reclaims_nothing_and_restores_everything():
+    """Switched off, idle kernels and wishes to reclaim stay as they are, and waiting code gets its bytes."""
+    kernels = (idle_kernel("a"), idle_kernel("b", reclaim_wanted_at=NOW), away("w"))
+    expected = (
+        Keep("a", Reason.SWITCHED_OFF),
+        Keep("b", Reason.SWITCHED_OFF),
+        Restore("w", Reason.USER_CODE),
+    )
+    assert decide(world(*kernels), replace(POLICY, mode="off"), {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("holding", "due"),
+    [
+        (idle_kernel(minutes=5), NOW + 15 * MINUTE),
+        (idle_kernel(minutes=5, phase_since=NOW - 2 * MINUTE), NOW + 18 * MINUTE),
+        (idle_kernel(minutes=5, pinned_until=LATER), LATER),
+        (idle_kernel(minutes=5, retry_at=LATER), LATER),
+        (idle_kernel(minutes=30), NOW - 10 * MINUTE),
+        (idle_kernel(running_since=NOW), None),
+        (idle_kernel(last_active_at=None), None),
+        (idle_kernel(background_work=None), None),
+        (idle_kernel(footprint={"g0": 1}), None),
+        (idle_kernel(managed=False), None),
+        (away(), None),
+    ],
+)
+def test_when_a_kernel_will_be_reclaimed(holding: Holding, due):
+    """The announced instant is the one at which `decide()` first reclaims, or None where time alone does nothing."""
+    assert reclaim_due_at(holding, POLICY) == due
+    if due is not None and due > NOW:
+        before, at = (replace(world(holding), taken_at=t) for t in (due - timedelta(seconds=1), due))
+        assert isinstance(decide(before, POLICY, {})[0], Keep)
+        assert decide(at, POLICY, {}) == (Reclaim("a", Reason.IDLE),)
