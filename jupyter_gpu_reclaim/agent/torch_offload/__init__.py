@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 
+_STILL_ON_HOST = " The bytes stay complete in host memory; an onload can be tried again."
+
+
 def torch_is_loaded():
     """Whether `import torch` has been completed in this process, without importing it."""
     torch = sys.modules.get("torch")
@@ -67,15 +70,14 @@ class TorchOffload:
             from . import account, cuda, exchange, find, transfer
             from .accelerator import Accelerator, OutOfMemoryError
             from .host import HostBuffer
+
+            account.check_counts()
         except AttributeError as error:  # a name of torch that these modules are built on
-            raise Unsupported(
-                "This version of PyTorch lacks what moving its memory needs: {}.".format(error)
-            ) from None
+            raise Unsupported("PyTorch lacks what moving its memory needs: {}.".format(error)) from None
         self._find, self._account, self._transfer, self._cuda = find, account, transfer, cuda
         self._out_of_memory = OutOfMemoryError
         self._accelerator = Accelerator()
         self._exchange = exchange.best(self._accelerator)
-        account.check_counts()
         self._host = HostBuffer(page_locked)
         self._moved = None  # the Transfer whose bytes are on the host, while offloaded
         self._lock = threading.Lock()
@@ -121,7 +123,8 @@ class TorchOffload:
         `cancelled()` is asked between chunks of the copy, `progress(done_bytes, total_bytes)` told at most five times
         a second; `host_limit_bytes` is the largest host buffer allowed, the one kept included (None: no limit).
         Returns `Offloaded`. Raises Cancelled, OutOfHostMemory, NothingToMove or OffloadFailed: with each of them
-        every tensor is where it was, with its bytes.
+        every tensor is where it was, with its bytes. (One exception: when the driver fails after the commit, and
+        fails again on the way back, OffloadFailed leaves `offloaded` true, and an onload can be tried.)
         """
         with self._lock, self._find.no_user_code():
             if self.offloaded:
@@ -133,8 +136,8 @@ class TorchOffload:
             except Exception as error:
                 kind, arguments = OffloadFailed, (_described(error),)
             # Out here, so that nothing carries a traceback: its frames would keep the user's tensors alive.
-            if self.offloaded:  # it was the driver that failed, after the commit
-                self._bring_back(_Stopwatch(), _ignore)
+            if kind is OffloadFailed:
+                arguments = (arguments[0] + self._rolled_back(),)
             raise kind(*arguments)
 
     def onload(self, progress=_ignore):
@@ -152,8 +155,7 @@ class TorchOffload:
                 failure, problem = OutOfDeviceMemory, _described(error)
             except Exception as error:
                 failure, problem = OnloadFailed, _described(error)
-            self._accelerator.empty_cache()  # what was allocated of it goes back to the driver, for whoever is next
-            raise failure(problem + " The bytes stay complete in host memory.")
+            raise failure(problem + _STILL_ON_HOST + self._cache_returned())
 
     def _offload(self, watch, cancelled, progress, host_limit_bytes):
         accelerator = self._accelerator
@@ -169,8 +171,8 @@ class TorchOffload:
         self._host.reserve(moving.host_bytes, host_limit_bytes)
         moving.copy_out(pace)
         watch.lap("copy")
+        self._moved = moving  # from here on the host has every byte, and an onload is right whatever happens
         moving.vacate()
-        self._moved = moving
         watch.lap("commit")
         accelerator.empty_cache()
         watch.lap("free")
@@ -202,7 +204,25 @@ class TorchOffload:
             sizes.setdefault(self._accelerator.uuid(part.index), []).append(part.nbytes)
         return {uuid: self._account.reserve_bytes(of_one) for uuid, of_one in sizes.items()}
 
+    def _rolled_back(self):
+        """Brings back what a failed offload had already taken away; says how things stand now, as a sentence."""
+        try:
+            if self.offloaded:
+                self._bring_back(_Stopwatch(), _ignore)
+        except Exception as error:
+            return " Bringing everything back failed too: {}{}".format(_described(error), _STILL_ON_HOST)
+        return " Every tensor is on the GPU as before."
+
+    def _cache_returned(self):
+        """Gives the driver what a failed onload had allocated, for whoever is next; "" or what went wrong."""
+        try:
+            self._accelerator.empty_cache()
+        except Exception as error:
+            return " The GPU memory taken for them could not be given back: " + _described(error)
+        return ""
+
     def _bring_back(self, watch, progress):
+        """Can be repeated until it succeeds: it starts from the host's bytes, whatever state the storages are in."""
         moving = self._moved
         try:
             homes = moving.homes()

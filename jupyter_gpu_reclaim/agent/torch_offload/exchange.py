@@ -35,7 +35,7 @@ class BySwap:
     def __init__(self, accelerator):
         self._accelerator = accelerator
 
-    def vacate(self, parts, copy_back):
+    def vacate(self, parts):
         """Takes the device memory from every part's storage; their copies on the host stand. All or none."""
         self._swap(parts, [torch.UntypedStorage(0, device=self._accelerator.device(p.index)) for p in parts])
 
@@ -64,23 +64,15 @@ class BySwap:
 
 
 class ByResize:
-    """The same promises with `resize_`, which changes storages one by one: failures are walked back."""
+    """The same with `resize_`, which changes storages one by one, and on the current device unless told."""
 
     def __init__(self, accelerator):
         self._accelerator = accelerator
 
-    def vacate(self, parts, copy_back):
-        """As `BySwap.vacate`. `copy_back(part, device bytes)` refills a storage that was already emptied."""
-        done = []
-        try:
-            for part in parts:
-                self._resize(part, 0)
-                done.append(part)
-        except BaseException:
-            for part in done:
-                self._resize(part, part.nbytes)
-                copy_back(part, bytes_of(part.storage))
-            raise
+    def vacate(self, parts):
+        """Empties the storages one by one. A failure in between is repaired by bringing everything back."""
+        for part in parts:
+            self._resize(part, 0)
 
     def homes(self, parts):
         """As `BySwap.homes`. Allocates everything once aside first, so that `resize_` finds it in the cache."""

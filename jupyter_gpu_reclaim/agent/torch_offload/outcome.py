@@ -2,6 +2,18 @@
 
 from collections import namedtuple
 
+# Why bytes stay on the GPU. Shown to people as they are.
+SHARED = "shared with another process"
+BORROWED = "imported through DLPack or an extension"
+OVERLAPPING = "seen by PyTorch under two names"
+ARRAY_INTERFACE = "in use by another library"
+HELD_OUTSIDE = "held outside Python (DLPack, TorchScript or an extension)"
+GRAPH = "recorded in a CUDA graph"
+PRIVATE_POOL = "in a private memory pool"
+NOT_OURS = "another library's memory, only seen by PyTorch"
+FROZEN = "hidden by gc.freeze()"
+UNEXPLAINED = "unexplained: no owner found"
+
 Offloaded = namedtuple(
     "Offloaded",
     (
@@ -48,7 +60,7 @@ class OutOfHostMemory(Exception):
 
 
 class OffloadFailed(Exception):
-    """The offload failed and was rolled back: every tensor is on the GPU, with its bytes."""
+    """The offload failed and was rolled back; the message says why and how things stand."""
 
 
 class OutOfDeviceMemory(Exception):

@@ -1,6 +1,7 @@
 """Moves the bytes of the parts to host memory and back: prepare (copy everything), then commit (exchange everything).
 
-Whatever happens before the commit leaves every tensor as it was; the commit itself is all or nothing.
+Whatever happens before the commit leaves every tensor as it was. The way back starts from the host's bytes alone, so
+it can be repeated after any failure.
 """
 
 import time
@@ -55,7 +56,7 @@ class Transfer:
 
     def vacate(self):
         """Takes the device memory from every part: from here on their bytes are on the host only."""
-        self._exchange.vacate(self.parts, lambda part, device_bytes: device_bytes.copy_(self._on_host(part)))
+        self._exchange.vacate(self.parts)
 
     def homes(self):
         """Device memory for every part, not filled yet. Raises what the allocator raises, with nothing changed."""
