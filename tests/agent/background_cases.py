@@ -350,7 +350,7 @@ USER = [
         "b = BackgroundJobManager(); j = b.new('stop.wait()')",
         "stop.set(); j.join()",
     ),
-    _user("script cell in the background", "%%script --bg --proc p bash\nsleep 30\n", "p.kill()"),
+    _user("script cell in the background", "%%script --bg --proc p bash\nexec sleep 30\n", "p.kill()"),
     # servers and libraries that call back
     _user(
         "http.server in a thread",

@@ -91,6 +91,13 @@ class JudgedKernel:
         assert reply["content"]["status"] == "ok", "".join(said)
         return "".join(said)
 
+    def reply_to(self, cell: str) -> dict[str, Any]:
+        """The reply to a cell that was sent with `client.execute`, once it has come."""
+        while True:
+            reply = self.client.get_shell_msg(timeout=DEADLINE)
+            if reply["parent_header"].get("msg_id") == cell:
+                return reply["content"]
+
     def ask(self, do: str, **rest: Any) -> Any:
         """One question to the probe."""
         self._connection.settimeout(DEADLINE)

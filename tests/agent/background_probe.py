@@ -27,7 +27,9 @@ def load_agent(folder):
 
 def serve(kernel, folder, address):
     """Connects to the test and answers its questions until it hangs up."""
-    judge = load_agent(folder).BackgroundWork(kernel)
+    global _module, _kernel
+    _module, _kernel = load_agent(folder), kernel
+    judge = _module.BackgroundWork(kernel)
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
     threading.Thread(
@@ -64,4 +66,6 @@ _DO = {
     "sample": lambda judge: judge.sample(),
     "reset": lambda judge: judge.reset(),
     "snapshot": lambda judge: judge.snapshot(),
+    "vouched": lambda _, modules: _module.BackgroundWork(_kernel, modules).judge(0.05),
+    "blind": lambda _: _module.BackgroundWork(object()).judge(0),
 }
