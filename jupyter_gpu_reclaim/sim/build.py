@@ -94,8 +94,9 @@ def _built(label: str, name: str, arguments: list[str], report: Report, duration
         with open(folder.parent / f"{folder.name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the second comer waits and finds the library
             if not library.exists():
+                compiler = _compiler()
                 report(f"building {name} of the simulated GPU ({duration}) …")
-                _compile(folder, name, arguments)
+                _compile(folder, name, [compiler, *arguments])
     except OSError as error:
         raise CannotBuild(
             f"the simulated GPU cannot be built in {folder.parent} ({error.strerror}): "
@@ -104,16 +105,20 @@ def _built(label: str, name: str, arguments: list[str], report: Report, duration
     return library
 
 
-def _compile(folder: Path, name: str, arguments: list[str]) -> None:
-    compiler = shutil.which(os.environ.get("CXX") or "g++")
-    if compiler is None:
+def _compiler() -> str:
+    path = shutil.which(os.environ.get("CXX") or "g++")
+    if path is None:
         raise CannotBuild(
             "the simulated GPU needs a C++ compiler to be built: install g++ (apt install g++, or conda install gxx)"
         )
+    return path
+
+
+def _compile(folder: Path, name: str, command: list[str]) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.building-") as scratch:
         done = Path(scratch) / "done"
         done.mkdir()
-        command = [compiler, *arguments, "-o", str(done / name)]
+        command = [*command, "-o", str(done / name)]
         outcome = subprocess.run(command, capture_output=True, text=True, check=False)
         if outcome.returncode:
             log = folder.parent / f"{folder.name}.log"
