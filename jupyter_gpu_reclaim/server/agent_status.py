@@ -32,6 +32,13 @@ class AgentStatus:
     unmovable: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def allocator(self) -> dict[str, dict[str, int]]:
+        """{GPU UUID: {"allocated_bytes", "reserved_bytes"}}, as the allocator inside the kernel has it."""
+        return {
+            gpu: {"allocated_bytes": self.allocated_bytes[gpu], "reserved_bytes": reserved}
+            for gpu, reserved in self.reserved_bytes.items()
+        }
+
 
 def parse_status(message: Mapping[str, Any]) -> AgentStatus:
     """The status in a message. Raises ValueError for anything that is not what the protocol says."""

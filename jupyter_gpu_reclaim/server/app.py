@@ -78,6 +78,10 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         await self._links.stop()
         await self.reclaim_log.close()
 
+    def allocators(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What the allocator in each kernel holds now: bytes allocated and reserved, by GPU, by kernel id."""
+        return {link.kernel_id: link.status.allocator() for link in self._links.all()}
+
     def _build(self, serverapp: Any) -> None:
         policy = self.to_policy()
         welcome = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from http import HTTPStatus
@@ -101,7 +101,7 @@ class StatusHandler(Handler):
     @with_problems
     async def get(self) -> None:
         """GET status."""
-        self.finish(status_body(self.reconciler.status()))
+        self.finish(status_body(self.reconciler.status(), self.extensionapp.allocators()))
 
 
 class ReclaimHandler(Handler):
@@ -182,8 +182,8 @@ class LogHandler(Handler):
         return None if text is None else from_json(kind, text)
 
 
-def status_body(status: Status) -> dict[str, Any]:
-    """The reply of GET status: the snapshot, with each kernel's decision beside what was seen of it."""
+def status_body(status: Status, allocators: Mapping[str, Any]) -> dict[str, Any]:
+    """The reply of GET status: the snapshot, with each kernel's decision and allocator beside what was seen of it."""
     snapshot = status.snapshot
     seen = {"taken_at": None, "gpus": None, "host_available_bytes": None, "outside_pressure": {}}
     if snapshot is not None:
@@ -198,6 +198,7 @@ def status_body(status: Status) -> dict[str, Any]:
             {
                 **to_json(holding),
                 "footprint_bytes": holding.footprint_bytes,
+                "gpus": allocators.get(holding.kernel_id, {}),
                 "decision": to_json(status.decisions[holding.kernel_id]),
                 "explanation": status.explanations[holding.kernel_id],
                 "due_at": to_json(status.due_at[holding.kernel_id]),

@@ -190,6 +190,10 @@ class AgentLinks:
         """The connection of a kernel's agent, None while there is none."""
         return self._links.get(kernel_id)
 
+    def all(self) -> tuple[AgentLink, ...]:
+        """Every agent's connection."""
+        return tuple(self._links.values())
+
     def pids(self) -> dict[int, str]:
         """Kernel ids by the process id of the kernel itself, for kernels with an agent."""
         return {link.pid: link.kernel_id for link in self._links.values()}

@@ -1,0 +1,32 @@
+"""An ipykernel 6 in an environment without torch and without this package, as many users have it.
+
+A conftest takes the fixture with `from ipykernel6 import ipykernel6  # noqa: F401`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "JUPYTER_GPU_RECLAIM_TEST_IPYKERNEL6"  # an interpreter that has it; else one is made, once
+
+
+@pytest.fixture(scope="session")
+def ipykernel6(pytestconfig: pytest.Config) -> str:
+    """An interpreter with ipykernel 6.31, without torch and without this package."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        return named
+    folder = Path(pytestconfig.cache.mkdir("ipykernel6"))
+    python = folder / "bin" / "python"
+    complete = folder / "complete"
+    if not complete.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        wanted = ["ipykernel==6.31.0", "ipywidgets>=8.1,<9"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        complete.touch()
+    return str(python)
