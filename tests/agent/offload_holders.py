@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
+import random
+import sys
 import time
+import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -373,6 +376,73 @@ def process_shared(bench: Any) -> dict[str, Any]:
         return _stays(bench, tensor)
     finally:
         del shared_cache["a handle"]
+
+
+class _BorrowedArray:
+    """As a library keeps what it borrowed through `__cuda_array_interface__`."""
+
+    __slots__ = ("owner",)
+    __module__ = "cupy.cuda.memory"
+
+
+def array_interface(bench: Any) -> dict[str, Any]:
+    """A tensor that an array library keeps, having read its address."""
+    tensor = _values().detach()
+    array = _BorrowedArray()
+    array.owner = tensor
+    sys.modules["cupy"] = types.ModuleType("cupy")
+    try:
+        return _stays(bench, tensor)
+    finally:
+        del sys.modules["cupy"]
+
+
+def recorded_graph(bench: Any) -> dict[str, Any]:
+    """While any CUDA graph lives nothing moves: it may replay any address."""
+    from jupyter_gpu_reclaim.agent.torch_offload import NothingToMove
+
+    graph = object.__new__(torch.cuda.CUDAGraph)  # this build of torch cannot record one
+    tensor = _values().detach()
+    address = tensor.data_ptr()
+    try:
+        bench.offload()
+    except NothingToMove as refusal:
+        unmovable = refusal.unmovable
+    del graph
+    stayed = tensor.data_ptr() == address
+    return {"unmovable": unmovable, "stayed": stayed, "moves_without": bench.cycle().moved_bytes}
+
+
+def private_pool(bench: Any) -> dict[str, Any]:
+    """The judgement of blocks: one in a private pool, one with an owner that moves, one nobody owns."""
+    from jupyter_gpu_reclaim.agent.torch_offload.accelerator import Block
+    from jupyter_gpu_reclaim.agent.torch_offload.account import _by_address, _placed
+    from jupyter_gpu_reclaim.agent.torch_offload.find import no_user_code, walk
+
+    pooled, plain = _values(1).detach(), _values(2).detach()
+    with no_user_code():
+        placed = _placed(walk([pooled, plain], DEVICE))
+        blocks = [Block(0, pooled.data_ptr(), 12288, True), Block(0, plain.data_ptr(), 12288, False)]
+        reasons: dict[int, str] = {}
+        unmovable, unexplained = _by_address(placed, reasons, [*blocks, Block(1, 4096, 512, False)])
+    return {
+        "unmovable": dict(unmovable),
+        "unexplained_bytes": unexplained,
+        "pooled": reasons.get(pooled.untyped_storage()._cdata),
+        "plain": reasons.get(plain.untyped_storage()._cdata),
+    }
+
+
+def reservations(bench: Any) -> dict[str, Any]:
+    """Storages of all sizes on an empty device: what `needed_bytes` says, and what coming back then takes."""
+    generator = random.Random(7)
+    kept = [
+        torch.empty(int(2 ** generator.uniform(4, 23.5)), dtype=torch.uint8, device=DEVICE)
+        for _ in range(200)
+    ]
+    kept.append(torch.empty((25 << 20) + 1, dtype=torch.uint8, device=DEVICE))
+    result = bench.cycle()
+    return {"needed": sum(result.needed_bytes.values()), "taken": bench.reserved(), "moved": len(kept)}
 
 
 def torchscript(bench: Any) -> dict[str, Any]:

@@ -78,6 +78,11 @@ class Bench:
 
         self.torch = torch
         self.mechanism = torch_offload.TorchOffload()
+        self.at_start = {
+            "gpus": self.mechanism.gpus(),
+            "counters": self.mechanism.counters(),
+            "initialized": torch.simgpu.is_initialized(),
+        }
         self.board = Board.attach(board_path)
         self._worker = ThreadPoolExecutor(1)
 

@@ -97,6 +97,7 @@ STAYS = {
     "exported_capsule": outcome.HELD_OUTSIDE,
     "exported_view": outcome.BORROWED,
     "process_shared": outcome.SHARED,
+    "array_interface": outcome.ARRAY_INTERFACE,
     "torchscript": outcome.HELD_OUTSIDE,
 }
 
@@ -145,3 +146,27 @@ def test_gc_freeze_is_noticed(device: DeviceProcess) -> None:
     assert facts["stayed"]
     assert facts["other_equal"]
     assert facts["hidden_equal"]
+
+
+def test_a_live_cuda_graph_keeps_everything(device: DeviceProcess) -> None:
+    """A recorded graph may replay any address, so nothing moves until it is gone."""
+    facts = device.run("offload_holders", "recorded_graph")
+    assert facts["unmovable"] == {outcome.GRAPH: 12288}
+    assert facts["stayed"]
+    assert facts["moves_without"] == 12000
+
+
+def test_private_pools_stay(device: DeviceProcess) -> None:
+    """A block of a private pool is left with its reason, whoever owns it; one without any owner is unexplained."""
+    facts = device.run("offload_holders", "private_pool")
+    assert facts["unmovable"] == {outcome.PRIVATE_POOL: 12288, outcome.UNEXPLAINED: 512}
+    assert facts["unexplained_bytes"] == 512
+    assert facts["pooled"] == outcome.PRIVATE_POOL
+    assert facts["plain"] is None
+
+
+def test_needed_bytes_is_what_coming_back_takes(device: DeviceProcess) -> None:
+    """For two hundred storages of all sizes the allocator's segments are foreseen to the byte."""
+    facts = device.run("offload_holders", "reservations")
+    assert facts["moved"] == 201
+    assert facts["needed"] == facts["taken"]
