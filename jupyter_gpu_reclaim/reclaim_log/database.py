@@ -94,7 +94,7 @@ def _writer(engine: Engine) -> Engine:
 
 def _engine(url: URL, patience: float) -> Engine:
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, connect_args={"timeout": patience})
+        engine = create_engine(url, connect_args={"timeout": patience}, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -105,7 +105,9 @@ def _engine(url: URL, patience: float) -> Engine:
             "connect_timeout": max(2, int(patience)),
             "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
         }
-    return create_engine(url, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True)
+    return create_engine(
+        url, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
