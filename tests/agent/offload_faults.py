@@ -331,3 +331,20 @@ def telling(bench: Any) -> dict[str, Any]:
         "nbytes": tensor.untyped_storage().nbytes(),
         "gpu": gpu,
     }
+
+
+def garbage(bench: Any) -> dict[str, Any]:
+    """How many objects only the collector could free, after a cycle and much asking with the collector off."""
+    tensor = torch.ones(1000, device=DEVICE, requires_grad=True) * 2
+    bench.cycle()
+    gc.collect()
+    gc.disable()
+    try:
+        bench.mechanism.offload()
+        for _ in range(100):
+            bench.mechanism.counters()
+            bench.mechanism.gpus()
+        bench.mechanism.onload()
+        return {"unreachable": gc.collect(), "value": tensor[0].item()}
+    finally:
+        gc.enable()

@@ -121,6 +121,13 @@ def test_exceptions_keep_no_tensor_alive(device: DeviceProcess) -> None:
     assert facts["allocated"] == 0
 
 
+def test_no_cyclic_garbage_while_collection_is_off(device: DeviceProcess) -> None:
+    """A cycle, and asking for figures a hundred times while offloaded, leave next to nothing to collect."""
+    facts = device.run("offload_faults", "garbage")
+    assert facts["unreachable"] < 20  # the simulated device's own snapshot makes a few
+    assert facts["value"] == 2.0
+
+
 def test_copies_under_way_are_waited_for(device: DeviceProcess) -> None:
     """A non_blocking copy of the user's that has not happened yet is in the bytes that come back."""
     assert device.run("offload_faults", "delayed_copies")["equal"]

@@ -98,18 +98,15 @@ class TorchOffload:
             self._accelerator.uuid(index): {
                 "name": self._accelerator.describe(index)[1],
                 "index": index,
-                "allocated_bytes": stats.get("allocated_bytes.all.current", 0),
-                "reserved_bytes": stats.get("reserved_bytes.all.current", 0),
+                "allocated_bytes": usage.allocated_bytes,
+                "reserved_bytes": usage.reserved_bytes,
             }
-            for index, stats in self._accelerator.touched().items()
+            for index, usage in self._accelerator.touched().items()
         }
 
     def counters(self):
         """A hashable that changes whenever something allocates or frees on the GPU, our own moves included."""
-        return tuple(
-            (index, stats.get("allocation.all.allocated", 0), stats.get("allocation.all.freed", 0))
-            for index, stats in self._accelerator.touched().items()
-        )
+        return tuple((index, usage.counts) for index, usage in self._accelerator.touched().items())
 
     def release_host_buffer(self):
         """Gives the kept host buffer back to the host, unless it holds bytes; the next offload is slower for it."""
@@ -159,8 +156,8 @@ class TorchOffload:
 
     def _offload(self, watch, cancelled, progress, host_limit_bytes):
         accelerator = self._accelerator
-        reserved = {i: s.get("reserved_bytes.all.current", 0) for i, s in accelerator.touched().items()}
-        for index in reserved:
+        before = accelerator.touched()
+        for index in before:
             accelerator.synchronize(index)  # so that what the allocator still waits for counts as free
         decided = self._look(watch)
         if not decided.parts:
@@ -180,8 +177,8 @@ class TorchOffload:
         return Offloaded(
             moved_bytes=moving.nbytes,
             freed_bytes={
-                accelerator.uuid(i): before - after[i].get("reserved_bytes.all.current", 0)
-                for i, before in reserved.items()
+                accelerator.uuid(i): usage.reserved_bytes - after[i].reserved_bytes
+                for i, usage in before.items()
             },
             needed_bytes=self._needed(moving.parts),
             unmovable=decided.unmovable,

@@ -10,6 +10,9 @@ from .outcome import Unsupported
 # A live allocation of torch's caching allocator. `private`: in a pool of its own (CUDA graphs, torch.cuda.MemPool).
 Block = namedtuple("Block", ("index", "address", "nbytes", "private"))
 
+# What torch's allocator holds on one device; `counts`: blocks it has ever given out and taken back.
+Usage = namedtuple("Usage", ("allocated_bytes", "reserved_bytes", "counts"))
+
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
 
 
@@ -23,7 +26,7 @@ class Accelerator:
             raise Unsupported("PyTorch has no module torch.{} for its accelerator.".format(self.type))
         self.synchronize = self._function("synchronize")
         self.empty_cache = self._function("empty_cache")
-        self._stats = self._function("memory_stats")
+        self._stats = self._nested_stats()
         self._properties = self._function("get_device_properties")
         self._snapshot = getattr(self.module, "memory_snapshot", None)
         self._touched = set()  # indices of the devices torch has ever held memory on
@@ -37,6 +40,14 @@ class Accelerator:
             raise Unsupported("torch.{} has no {}, which moving its memory needs.".format(self.type, name))
         return function
 
+    def _nested_stats(self):
+        # memory_stats() would do, but each call leaves cyclic garbage, and collection is off while bytes are away
+        stats = getattr(torch._C, "_accelerator_getDeviceStats", None)
+        stats = stats or getattr(self.module, "memory_stats_as_nested_dict", None)
+        if stats is None:
+            raise Unsupported("torch.{} does not tell its allocator's statistics.".format(self.type))
+        return stats
+
     def device(self, index):
         """The torch device of that index."""
         return torch.device(self.type, index)
@@ -46,15 +57,21 @@ class Accelerator:
         return bool(getattr(self.module, "is_initialized", lambda: True)())
 
     def touched(self):
-        """{index: allocator statistics} of the devices torch has ever held memory on in this process."""
+        """{index: `Usage`} of the devices torch has ever held memory on in this process."""
         if not self.initialized():
             return {}
         devices = {}
         for index in range(self.module.device_count()):
             stats = self._stats(index)
-            if index in self._touched or stats.get("reserved_bytes.all.current", 0):
+            blocks = stats["allocation"]["all"]
+            usage = Usage(
+                stats["allocated_bytes"]["all"]["current"],
+                stats["reserved_bytes"]["all"]["current"],
+                (blocks["allocated"], blocks["freed"]),
+            )
+            if index in self._touched or usage.reserved_bytes:
                 self._touched.add(index)
-                devices[index] = stats
+                devices[index] = usage
         return devices
 
     def describe(self, index):

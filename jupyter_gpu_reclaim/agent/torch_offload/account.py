@@ -169,7 +169,7 @@ def _by_totals(placed, reasons, accelerator):
         if p.storage._cdata in reasons:
             unmovable[reasons[p.storage._cdata]] += _rounded(p.end - p.address)
     known = sum(_rounded(p.end - p.address) for p in placed)
-    allocated = sum(stats.get("allocated_bytes.all.current", 0) for stats in accelerator.touched().values())
+    allocated = sum(usage.allocated_bytes for usage in accelerator.touched().values())
     return _with_unexplained(unmovable, max(0, allocated - known))
 
 
