@@ -45,11 +45,8 @@ class Agent:
     # ---- what the server says (on the link's thread, which must never work on anything itself)
 
     def _on_welcome(self, welcome):
-        self.reporter.sample_seconds = float(welcome.get("sample_seconds", self.reporter.sample_seconds))
-        self.reporter.orphan_seconds = float(welcome.get("orphan_seconds", self.reporter.orphan_seconds))
         self.watch.begin(self._kernel, welcome.get("harmless_modules", ()))
-        self.reporter.forget_what_was_sent()
-        self._jobs.put(self.reporter.push)
+        self.reporter.begin(float(welcome["sample_seconds"]), float(welcome["orphan_seconds"]))
 
     def _on_message(self, message):
         operation, request = message["op"], message.get("id")

@@ -52,7 +52,9 @@ class Link:
         """In a forked child: let go of the socket, so that the server sees this kernel's end when it comes."""
         self.up = False
         if self._socket is not None:
-            self._socket.close()
+            os.close(
+                self._socket.detach()
+            )  # close() would wait for the reader's file, which lives in the parent
 
     def _send(self, message):
         line = protocol.encode(message)

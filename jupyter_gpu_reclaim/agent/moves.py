@@ -101,6 +101,8 @@ class Moves:
         if self._gate.passed != passed:
             return refused("running", "user code ran during the last look")
         work = self._watch.judge(burst_seconds=0.0)
+        if self._is_unwanted():
+            return refused("cancelled", "user code arrived before anything was moved")
         if work:
             return refused("background_work", "; ".join(work))
         # Handlers run last in, first out: ours must come before every one that the user has registered by now,

@@ -50,19 +50,19 @@ class Reporter:
         self._sent_waiting = 0
         self._gpus, self._host_bytes = {}, 0
         self._counters, self._counted_at_pass, self._allocator_active = None, None, None
-        self.sample_seconds, self.orphan_seconds = 5.0, 5.0
+        self.sample_seconds, self.orphan_seconds = 5.0, 5.0  # until the server has said its own
+        self._due = time.monotonic()
 
     def run(self):
         """The beat. Never returns; runs on a thread of its own."""
-        due = time.monotonic()
         while True:
             try:
-                self._wakeups.get(timeout=max(0.0, min(due - time.monotonic(), self._beat_seconds())))
+                self._wakeups.get(timeout=max(0.0, min(self._due - time.monotonic(), self._beat_seconds())))
             except queue.Empty:
                 pass
             try:
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self.sample_seconds
+                if time.monotonic() >= self._due:
+                    self._due = time.monotonic() + self.sample_seconds
                     self._sample()
                     self.push()
                 else:
@@ -71,10 +71,13 @@ class Reporter:
             except Exception as error:  # whatever it is, the next beat must come
                 self._notes.add("The agent could not report: {!r:.200}".format(error))
 
-    def forget_what_was_sent(self):
-        """A new connection: the server is told everything."""
+    def begin(self, sample_seconds, orphan_seconds):
+        """A server has welcomed us: keep its beat, and tell it everything."""
+        self.sample_seconds, self.orphan_seconds = sample_seconds, orphan_seconds
         with self._sending:
             self._sent_status, self._sent_waiting = None, 0
+        self._due = time.monotonic()
+        self._wakeups.put(None)
 
     def push(self, only_if_urgent=False):
         """Send the status if it has changed; with `only_if_urgent`, if phase or number of waiting has."""

@@ -1,7 +1,5 @@
 """Knows when what was seen of background work is out of date: as soon as user code has run."""
 
-import threading
-
 BURST_SECONDS = 0.25
 
 
@@ -12,7 +10,6 @@ class Watch:
         self._gate = gate
         self._note = note
         self._judge = None
-        self._looking = threading.Lock()
         self._passed = None  # the gate's count when the judge began to look
 
     def begin(self, kernel, harmless_modules):
@@ -28,25 +25,23 @@ class Watch:
 
     def sample(self):
         """Add what is seen now; cheap. Starts afresh when user code has run since the last look."""
-        with self._looking:
-            if self._is_current():
-                self._judge.sample()
+        if self._is_current():
+            self._judge.sample()
 
     def judge(self, burst_seconds=BURST_SECONDS):
         """Look closely: a list of what works in the background, [] for nothing, None when it cannot be known."""
-        with self._looking:
-            return self._judge.judge(burst_seconds) if self._is_current() else None
+        return self._judge.judge(burst_seconds) if self._is_current() else None
 
     def snapshot(self):
         """What has been seen since user code last ran; None when it has not been judged, or user code is at work."""
-        with self._looking:
-            return self._judge.snapshot() if self._is_current() else None
+        return self._judge.snapshot() if self._is_current() else None
 
     def _is_current(self):
         """Whether there is a judge and no user code is at work; forgets what was seen before user code ran."""
         if self._judge is None or self._gate.inside:
             return False
-        if self._passed != self._gate.passed:
-            self._passed = self._gate.passed
+        passed = self._gate.passed
+        if self._passed != passed:
+            self._passed = passed
             self._judge.reset()
         return True

@@ -1,0 +1,111 @@
+"""Run inside a kernel under test: a mechanism without a GPU, whose "tensors" end the process when read while away.
+
+It keeps the contract of agent/torch_offload (same names, same exceptions by name, same results). A move waits while the
+file `hold` exists, so that a test can look at a kernel in the midst of one.
+"""
+
+import os
+import sys
+import time
+from collections import namedtuple
+
+Offloaded = namedtuple("Offloaded", "moved_bytes freed_bytes needed_bytes unmovable host_bytes")
+Onloaded = namedtuple("Onloaded", "moved_bytes")
+
+
+class Cancelled(Exception):
+    """As in torch_offload."""
+
+
+class NothingToMove(Exception):
+    """As in torch_offload."""
+
+
+class OutOfHostMemory(Exception):
+    """As in torch_offload."""
+
+
+class OutOfDeviceMemory(Exception):
+    """As in torch_offload."""
+
+
+class OnloadFailed(Exception):
+    """As in torch_offload."""
+
+    memory_intact = True
+
+
+class Bytes:
+    """A "tensor": reading it while its bytes are away ends the process, as it does on a GPU."""
+
+    def __init__(self, text):
+        self._text = text
+        mechanism.tensors.append(self)
+
+    def read(self):
+        """Its bytes."""
+        if mechanism.offloaded:
+            os.write(2, b"read while its bytes were away\n")
+            os.abort()
+        return self._text
+
+
+class BytesMechanism:
+    """Holds everything in lists, and fails on demand: `fails` maps a move to how often and with what it fails."""
+
+    name = "bytes"
+    offloaded = False
+    host_bytes = 0
+
+    def __init__(self, hold):
+        self.tensors = []
+        self.hold = hold
+        self.fails = {}
+        self.activity = 0
+        self.threads = []
+
+    def gpus(self):
+        """One made-up GPU."""
+        held = 0 if self.offloaded else sum(len(tensor._text) for tensor in self.tensors)
+        return {"GPU-test": {"name": "Test", "index": 0, "allocated_bytes": held, "reserved_bytes": held}}
+
+    def counters(self):
+        """Changes whenever a test says so."""
+        return self.activity
+
+    def offload(self, cancelled, progress, host_limit_bytes=None):
+        """Mark everything as away."""
+        total = sum(len(tensor._text) for tensor in self.tensors)
+        if not total:
+            raise NothingToMove("there is nothing")
+        if host_limit_bytes is not None and host_limit_bytes < total:
+            raise OutOfHostMemory(f"only {host_limit_bytes} bytes are allowed")
+        self._fail_on_demand("offload")
+        progress(0, total)
+        while True:
+            if cancelled():
+                raise Cancelled("user code arrived")
+            if not os.path.exists(self.hold):
+                break
+            time.sleep(0.002)
+        self.offloaded, self.host_bytes = True, total
+        return Offloaded(total, {"GPU-test": total}, {"GPU-test": total}, {}, total)
+
+    def onload(self, progress):
+        """Bring everything back."""
+        self._fail_on_demand("onload")
+        while os.path.exists(self.hold):
+            time.sleep(0.002)
+        moved, self.offloaded, self.host_bytes = self.host_bytes, False, 0
+        return Onloaded(moved)
+
+    def _fail_on_demand(self, move):
+        times, error, sentence = self.fails.get(move, (0, None, ""))
+        if times:
+            self.fails[move] = times - 1, error, sentence
+            raise error(sentence)
+
+
+mechanism = BytesMechanism(HOLD)  # noqa: F821 (the test puts HOLD into the namespace)
+agent = sys.modules["_jupyter_gpu_reclaim_agent"].running
+agent.moves.mechanism = mechanism

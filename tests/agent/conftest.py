@@ -1,0 +1,64 @@
+"""Kernels under test: the one of this environment, and an ipykernel 6 in an environment without torch and without us."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel_rig import Rig
+
+IPYKERNEL6 = "JUPYTER_GPU_RECLAIM_TEST_IPYKERNEL6"  # an interpreter that has it; else one is made, once
+
+
+@pytest.fixture(scope="session")
+def ipykernel6(pytestconfig: pytest.Config) -> str:
+    """An interpreter with ipykernel 6.31, without torch and without this package."""
+    named = os.environ.get(IPYKERNEL6)
+    if named:
+        return named
+    folder = Path(pytestconfig.cache.mkdir("ipykernel6"))
+    python = folder / "bin" / "python"
+    complete = folder / "complete"
+    if not complete.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        wanted = ["ipykernel==6.31.0", "ipywidgets>=8.1,<9"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        complete.touch()
+    return str(python)
+
+
+@pytest.fixture(scope="module", params=["ipykernel7", "ipykernel6"])
+def python(request: pytest.FixtureRequest) -> str:
+    """The interpreter of the kernels under test; every test that asks for it runs with both."""
+    return request.getfixturevalue("ipykernel6") if request.param == "ipykernel6" else sys.executable
+
+
+@pytest.fixture(scope="module")
+def shared_rig(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """One kernel for all tests of a module."""
+    rig = Rig(python, tmp_path_factory.mktemp("k"))
+    yield rig.start()
+    rig.stop()
+
+
+@pytest.fixture
+def rig(shared_rig: Rig) -> Rig:
+    """The module's kernel, resident and idle, whatever the last test left."""
+    shared_rig.hold.unlink(missing_ok=True)
+    shared_rig.server.ask("resume")  # refused when it is resident
+    assert shared_rig.kernel.run("mechanism.fails.clear()").status == "ok"
+    assert shared_rig.phase() == "resident"
+    return shared_rig
+
+
+@pytest.fixture
+def own_rig(python: str, tmp_path: Path) -> Iterator[Rig]:
+    """A kernel of the test's own, for what ends it."""
+    rig = Rig(python, tmp_path)
+    yield rig.start()
+    rig.stop()
