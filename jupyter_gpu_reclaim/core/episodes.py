@@ -69,18 +69,10 @@ def fold(rows: Iterable[Transition]) -> tuple[Episode, ...]:
     """
     unique = {row.id: row for row in rows if row.episode_id is not None}
     episodes: dict[str, Episode] = {}
-    for row in sorted(unique.values(), key=_written):
+    for row in sorted(unique.values(), key=lambda row: (row.at, row.id)):
         before = episodes.get(row.episode_id) or _beginning(row)
         episodes[row.episode_id] = _with_row(before, row)
     return tuple(sorted(episodes.values(), key=lambda e: (e.started_at, e.id)))
-
-
-# Rows of one instant (a move can take less than the clock's resolution) are read in the order in which they can happen.
-_SEQUENCE = {event: place for place, event in enumerate(Event)}
-
-
-def _written(row: Transition) -> tuple:
-    return (row.at, _SEQUENCE[row.event], row.id)
 
 
 def _beginning(row: Transition) -> Episode:

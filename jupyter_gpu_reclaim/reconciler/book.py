@@ -28,6 +28,7 @@ class Book:
         self._log = log
         self._moves = moves
         self._memory: dict[str, KernelMemory] = {}
+        self._looked_at: datetime | None = None
 
     def __getitem__(self, kernel_id: str) -> KernelMemory:
         return self._memory[kernel_id]
@@ -41,7 +42,7 @@ class Book:
 
     async def take_in(self, snapshot: Snapshot, look: int) -> None:
         """Bring the memory up to what look number `look` found, with a row for whatever the agents know better."""
-        now = snapshot.taken_at
+        self._looked_at = now = snapshot.taken_at
         self._moves.simulated_gpus = frozenset(gpu.uuid for gpu in snapshot.gpus or () if gpu.simulated)
         present = {holding.kernel_id for holding in snapshot.holdings}
         for kernel_id in self._memory.keys() - present:
@@ -54,6 +55,7 @@ class Book:
             settled = settle(memory, look, now, at_once=memory in strangers and memory.recalled)
             if settled is not None:
                 event, reason, detail = settled
+                memory.rested()
                 self._moves.note(memory, event, reason=reason, detail=detail)
 
     def overlaid(self, seen: Snapshot, wishes: Mapping[str, Wish]) -> Snapshot:
@@ -61,14 +63,14 @@ class Book:
         totals = {gpu.uuid: gpu.total_bytes for gpu in seen.gpus or ()}
         holdings = []
         for holding in seen.holdings:
-            overlaid = self._memory[holding.kernel_id].overlaid(totals)
+            overlaid = self._memory[holding.kernel_id].overlaid(totals, seen.taken_at)
             wish = wishes.get(holding.kernel_id)
             holdings.append(overlaid if wish is None else wish.overlaid(overlaid))
         return replace(seen, holdings=tuple(holdings))
 
-    def due(self, policy: Policy, now: datetime) -> list[datetime]:
-        """Instants to come at which something wants another look, whether or not it will be time for one."""
-        return [at for at in self._due(policy) if at > now]
+    def due(self, policy: Policy) -> list[datetime]:
+        """Instants after the last look at which something wants another, whether or not it will be time for one."""
+        return [at for at in self._due(policy) if self._looked_at is None or at > self._looked_at]
 
     def _due(self, policy: Policy) -> Iterator[datetime]:
         for memory in self._memory.values():
@@ -81,16 +83,15 @@ class Book:
                     yield memory.waiting_since + policy.restore_timeout
 
     def _meet(self, holding: Holding, now: datetime) -> None:
-        memory, pin = self._memory.get(holding.kernel_id), None
-        if memory is not None and restarted(memory, holding):
-            self._bury(memory, "The kernel was restarted.")
-            memory, pin = None, memory.pinned_until
-        if memory is None:
-            memory = KernelMemory(
-                holding=holding, phase=holding.phase, phase_since=holding.phase_since, pinned_until=pin
-            )
-            self._memory[holding.kernel_id] = memory
-        memory.observe(holding, now)
+        before = self._memory.get(holding.kernel_id)
+        if before is None:
+            self._memory[holding.kernel_id] = _first_sight(holding)
+        elif restarted(before, holding):
+            self._bury(before, "The kernel was restarted.")
+            after = self._memory[holding.kernel_id] = _first_sight(holding)
+            after.pinned_until, after.recalled = before.pinned_until, before.recalled
+            after.touched = True  # what the log knows of phases is of the old one
+        self._memory[holding.kernel_id].observe(holding, now)
 
     def _bury(self, memory: KernelMemory, detail: str) -> None:
         self._moves.forget(memory.kernel_id)
@@ -106,3 +107,7 @@ class Book:
                     recall(memory, rows)
         except Exception as error:  # as with every defect of the log: restores go on without it
             logger.warning("The reclaim log cannot be read: %s", error or type(error).__name__)
+
+
+def _first_sight(holding: Holding) -> KernelMemory:
+    return KernelMemory(holding=holding, phase=holding.phase, phase_since=holding.phase_since)

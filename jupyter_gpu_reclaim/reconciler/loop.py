@@ -138,7 +138,7 @@ class Reconciler:
                 failed = True
             pause = min(self._tick_seconds, AFTER_A_DEFECT_SECONDS) if failed else SHORTEST_PAUSE_SECONDS
             await _for(self._stopping, pause)
-            await _for(self._woken, max(0.0, self._until_next_tick() - pause))
+            await _for(self._woken, self._until_next_tick())
 
     async def stop(self, timeout: float = 10.0) -> None:
         """End the loop. Moves under way get `timeout` seconds to end; reclaimed kernels stay as they are."""
@@ -290,7 +290,7 @@ class Reconciler:
     def _until_next_tick(self) -> float:
         """Seconds until the next tick: `tick_seconds`, or less where something is due before."""
         now = self._clock.now()
-        due = min([now + timedelta(seconds=self._tick_seconds), *self._book.due(self.policy, now)])
+        due = min([now + timedelta(seconds=self._tick_seconds), *self._book.due(self.policy)])
         return max(0.0, (due - now).total_seconds())
 
 

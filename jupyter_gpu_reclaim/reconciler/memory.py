@@ -16,7 +16,10 @@ from jupyter_gpu_reclaim.core.phase import IN_FLIGHT
 SETTLE_AFTER = timedelta(seconds=1)
 """An agent that contradicts us must do so for this long: a status may have crossed an outcome on its way."""
 GROWTH = 1.1
-"""After running out of GPU memory, room is made for this many times the bytes: rounding and fragments take some."""
+"""After running out of GPU memory, room is made for this many times the bytes: rounding and fragments take some.
+
+For `retry_after` beyond the rest only: where so much can never be free, the plain need must get its chance again.
+"""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -41,6 +44,7 @@ class KernelMemory:
     retry_at: datetime | None = None
     failures: int = 0  # moves that did not succeed, in a row
     out_of_memory: int = 0  # restores among them for which the room was too small
+    grown_until: datetime | None = None  # so long more room is made than was measured
     proposed_for: datetime | None = None  # dry run: the idle spell that was logged, by its beginning
     disagrees_since: datetime | None = None
 
@@ -63,7 +67,7 @@ class KernelMemory:
         elif self.waiting_since is None:
             self.waiting_since = now
 
-    def overlaid(self, totals: Mapping[str, int]) -> Holding:
+    def overlaid(self, totals: Mapping[str, int], now: datetime) -> Holding:
         """The holding with the phase, pin, rest and needs that `decide()` is to go by. `totals`: bytes per GPU."""
         seen = self.holding
         agent_moves = seen.managed and seen.phase in IN_FLIGHT and self.phase not in (Phase.LOST, Phase.GONE)
@@ -74,7 +78,7 @@ class KernelMemory:
             seen,
             phase=phase,
             phase_since=self.phase_since,
-            footprint=self._to_come_back(totals) if away else seen.footprint,
+            footprint=self._to_come_back(totals, now) if away else seen.footprint,
             moved_bytes=seen.moved_bytes if progress else None,
             move_total_bytes=seen.move_total_bytes if progress else None,
             pinned_until=self.pinned_until,
@@ -82,8 +86,9 @@ class KernelMemory:
             retry_at=self.retry_at,
         )
 
-    def _to_come_back(self, totals: Mapping[str, int]) -> dict[str, int]:
-        factor = GROWTH**self.out_of_memory
+    def _to_come_back(self, totals: Mapping[str, int], now: datetime) -> dict[str, int]:
+        grown = self.grown_until is not None and now < self.grown_until
+        factor = GROWTH ** min(self.out_of_memory, 99) if grown else 1.0
         return {uuid: max(n, min(int(n * factor), totals.get(uuid, n))) for uuid, n in self.needed.items()}
 
     def rest(self, outcome: Outcome, was: Phase, policy: Policy, now: datetime) -> None:
@@ -95,11 +100,12 @@ class KernelMemory:
         else:
             span = policy.retry_after * 2 ** min(self.failures - 1, 5)
         self.retry_at = now + span
+        self.grown_until = self.retry_at + policy.retry_after if self.out_of_memory else None
 
     def rested(self) -> None:
         """A move succeeded: former failures do not count any more."""
         self.failures = self.out_of_memory = 0
-        self.retry_at = None
+        self.retry_at = self.grown_until = None
 
 
 def settle(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from jupyter_gpu_reclaim.core.explain import human_bytes, human_span
@@ -42,14 +43,21 @@ class Moves:
         self._clock = clock
         self._done = done  # called after every outcome
         self._tasks: dict[asyncio.Task, str] = {}
+        self._last_row_at: datetime | None = None
         self.look = 0  # number of the look that is under way or was the last
         self.simulated_gpus: frozenset[str] = frozenset()
 
     # -- rows -------------------------------------------------------------------------------------------------------
 
     def happened(self, memory: KernelMemory, event: Event, **facts: object) -> Transition:
-        """Take the kernel through `event`: its phase moves now, and the row that says so is returned, unwritten."""
+        """Take the kernel through `event`: its phase moves now, and the row that says so is returned, unwritten.
+
+        No two rows are of one instant, so that their order can always be told from them.
+        """
         now = self._clock.now()
+        if self._last_row_at is not None and now <= self._last_row_at:
+            now = self._last_row_at + timedelta(microseconds=1)
+        self._last_row_at = now
         after = advance(memory.phase, event)
         if after is not memory.phase:
             came_to_nothing = event in (Event.RECLAIM_REFUSED, Event.RECLAIM_FAILED)
@@ -113,6 +121,7 @@ class Moves:
         )
         self.note(memory, Event.WAIT_ENDED, reason=Reason.NO_ROOM, detail=message)
         memory.waiting_since = None
+        memory.rested()
 
         async def act() -> None:
             try:

@@ -121,9 +121,3 @@ def test_rows_may_come_in_any_order(rnd):
     rnd.shuffle(mixed)
     assert fold(mixed) == expected
     assert [episode.id for episode in expected] == ["e1", "e2", "e3"]
-
-
-def test_rows_of_one_instant_fold_in_the_order_they_can_happen():
-    """A move may take less than a tick of the clock; its start is still read before its end."""
-    at_once = [replace(row, at=NOW, id=f"{9 - i}") for i, row in enumerate(rows(*WHOLE))]
-    assert fold(at_once)[0].outcome is EpisodeOutcome.RESTORED
