@@ -70,7 +70,7 @@ POSTGRESQL = {
     "25006": READ_ONLY,
     "28": DENIED,
     "3D": ("there is no such database", "Create it, or correct db_url."),
-    "3F": FOREIGN,
+    "3F": DENIED,  # no schema that this user may use
     "42": FOREIGN,
     "42501": DENIED,
     "53": UNREACHABLE,
