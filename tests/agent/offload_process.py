@@ -32,6 +32,7 @@ class DeviceProcess:
         self._board_path = folder / "board"
         with Board.create(self._board_path, [("one", 4 * GIB), ("two", 2 * GIB)]) as board:
             board.poison()
+            board.protect()
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, module: str, scenario: str) -> dict[str, Any]:

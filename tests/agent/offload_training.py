@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from typing import Any
 
 import torch
@@ -114,18 +115,12 @@ def thirty_cycles(bench: Any) -> dict[str, Any]:
             host.append((result.host_bytes, bench.mechanism._host._bytes.data_ptr()))
             needed.append(sum(result.needed_bytes.values()))
             reserved.append(bench.reserved())
-            objects.append(len(gc_objects()))
+            if len(host) in (5, 30):
+                gc.collect()
+                objects.append(len(gc.get_objects()))
 
     facts = _beside_a_twin(bench, 30, cut)
     return {**facts, "host": host, "reserved": reserved, "needed": needed, "objects": objects}
-
-
-def gc_objects() -> list[Any]:
-    """Everything the collector tracks."""
-    import gc
-
-    gc.collect()
-    return gc.get_objects()
 
 
 def by_resize(bench: Any) -> dict[str, Any]:
