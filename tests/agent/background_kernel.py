@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,26 +137,37 @@ class JudgedKernel:
         except AssertionError:
             self.start()
             raise
+        if case.spoils:
+            self.start()
+            return
         deadline = time.monotonic() + 3
         while self.ask("judge", burst_seconds=0.02):
             if time.monotonic() > deadline:
                 self.start()  # something of this case stays: the next one gets a kernel of its own
                 return
 
-    def _request(self, request: str) -> Any:
+    def _request(self, request: str) -> Callable[[], object]:
         if request == "debug":
             return self._attach_debugger()
         subshell = self.control("create_subshell_request", {})["subshell_id"]
-        self.run("x = 1")
         if request == "busy subshell":
-            message = self.client.session.msg("execute_request", _silent_cell("stop.wait()"))
-            message["header"]["subshell_id"] = subshell
-            self.client.shell_channel.send(message)
+            self._send_to_subshell(subshell, "stop.wait()")
             self._wait_for_thread_in("stop.wait")
-        return lambda: (
-            self.run("stop.set()"),
-            self.control("delete_subshell_request", {"subshell_id": subshell}),
-        )
+        elif request == "task in subshell":
+            task = "async def f():\n    while not stop.is_set(): await asyncio.sleep(.05)\nt = asyncio.create_task(f())"
+            self.reply_to(self._send_to_subshell(subshell, task))
+
+        def after() -> None:
+            self.run("stop.set()")
+            self.control("delete_subshell_request", {"subshell_id": subshell})
+
+        return after
+
+    def _send_to_subshell(self, subshell: str, code: str) -> str:
+        message = self.client.session.msg("execute_request", _silent_cell(code))
+        message["header"]["subshell_id"] = subshell
+        self.client.shell_channel.send(message)
+        return message["header"]["msg_id"]
 
     def _wait_for_thread_in(self, what: str) -> None:
         """Until some thread runs the cell whose source is `what`."""
@@ -167,7 +179,7 @@ class JudgedKernel:
         while "True" not in self.run(look):
             assert time.monotonic() < deadline, f"no thread runs {what}"
 
-    def _attach_debugger(self) -> Any:
+    def _attach_debugger(self) -> Callable[[], object]:
         first = {"adapterID": "", "clientID": "t", "locale": "", "pathFormat": "path"}
         for number, (command, arguments) in enumerate((("initialize", first), ("attach", {}))):
             reply = self.control("debug_request", _debug(number + 1, command, arguments))

@@ -151,7 +151,9 @@ def test_user_code_on_the_main_thread_between_cells_counts(kernel: JudgedKernel,
     """The same function called by the event loop after the cell has ended is named."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    cell = kernel.client.execute(f"def read(): return open({str(fifo)!r}).read()\nh = loop.call_later(0, read)")
+    cell = kernel.client.execute(
+        f"def read(): return open({str(fifo)!r}).read()\nh = loop.call_later(0, read)"
+    )
     with fifo.open("w"):
         found = kernel.ask("judge", burst_seconds=0.05)
     kernel.reply_to(cell)

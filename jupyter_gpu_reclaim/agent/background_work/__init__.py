@@ -193,4 +193,5 @@ class BackgroundWork:
 
 
 def _not_judged(what, error):
-    return "could not be judged: " + what + " (" + text(type(error).__name__) + ")"
+    said = text(error.args[0], "") if type(error).__module__ == "builtins" and error.args else ""
+    return "could not be judged: " + what + " (" + type(error).__name__ + (": " + said if said else "") + ")"

@@ -4,6 +4,7 @@ A callable is unwrapped through partials, bound methods, closures, coroutines an
 ends. Objects of the user's are only asked for their type.
 """
 
+import _asyncio
 import asyncio
 import functools
 import types
@@ -27,18 +28,21 @@ _HOLDERS = {
 }
 # Methods in C that are only the inside of a task, or only run their argument.
 _TASK_STEPS = (("builtins", "TaskStepMethWrapper"), ("_asyncio", "TaskStepMethWrapper"))
-_future_callbacks = asyncio.Future.__dict__["_callbacks"].__get__
+# Both kinds, whichever asyncio uses now: nest_asyncio puts the one in Python into the place of the one in C.
+_C_TASK, _PY_TASK = _asyncio.Task, asyncio.tasks._PyTask
+_C_FUTURE, _PY_FUTURE = _asyncio.Future, asyncio.futures._PyFuture
+_c_callbacks = type_dict(_C_FUTURE)["_callbacks"].__get__
 _partial_func = functools.partial.__dict__["func"].__get__
 _partial_args = functools.partial.__dict__["args"].__get__
 
 
 def instance_dict(thing):
-    """The attributes kept on an instance, read past any property; {} where there are none."""
-    try:
-        found = object.__getattribute__(thing, "__dict__")
-    except AttributeError:
-        return {}
-    return found if type(found) is dict else {}
+    """The attributes kept on an instance, read past any property named `__dict__`; {} where there are none."""
+    for base in mro(type(thing)):
+        slot = type_dict(base).get("__dict__")
+        if type(slot) is types.GetSetDescriptorType and base is not type:
+            return slot.__get__(thing)
+    return {}
 
 
 def class_attribute(cls, name):
@@ -48,6 +52,19 @@ def class_attribute(cls, name):
         if found is not None:
             return found
     return None
+
+
+def coroutine_of(task):
+    """What a task runs."""
+    return _C_TASK.get_coro(task) if issubclass(type(task), _C_TASK) else instance_dict(task).get("_coro")
+
+
+def _callbacks_of(future):
+    return (
+        _c_callbacks(future)
+        if issubclass(type(future), _C_FUTURE)
+        else instance_dict(future).get("_callbacks")
+    )
 
 
 class Callables:
@@ -94,8 +111,8 @@ class Callables:
         if issubclass(cls, functools.partial):
             arguments = [(argument, True) for argument in _partial_args(thing) if self._runs(argument)]
             return [], [(_partial_func(thing), True), *arguments]
-        if issubclass(cls, asyncio.Future):
-            return [], [(entry[0], False) for entry in _future_callbacks(thing) or ()]
+        if issubclass(cls, (_C_FUTURE, _PY_FUTURE)):
+            return [], [(entry[0], False) for entry in _callbacks_of(thing) or ()]
         if issubclass(cls, type):
             return [self._origins.of_class(thing)], []
         if cls in _DESCRIPTOR:
@@ -123,7 +140,7 @@ class Callables:
         cls = type(owner)
         if owner is None or issubclass(cls, types.ModuleType):
             return [self._origins.of_module(function.__module__, name)], []
-        if issubclass(cls, asyncio.Task):
+        if issubclass(cls, (_C_TASK, _PY_TASK)):
             return [Origin(SERVICE, "asyncio", "Task")], []
         origin = self._origins.of_class(owner if issubclass(cls, type) else cls)
         return [origin._replace(name=origin.name + "." + name)], []
@@ -147,7 +164,8 @@ class Callables:
         origins, further = self._instance(thing)
         if call is None:
             return origins, further
-        return (origins or [self._origins.of_class(type(thing))]), [*further, (call, True)]
+        wrapped = instance_dict(thing).get("__wrapped__")  # a cached function, which is an object of C
+        return (origins or [self._origins.of_class(type(thing))]), [(wrapped, True), *further, (call, True)]
 
     @staticmethod
     def _holder(thing):
@@ -165,5 +183,5 @@ class Callables:
         return (
             cls in (types.FunctionType, types.MethodType, types.BuiltinFunctionType)
             or cls in _SUSPENDED
-            or issubclass(cls, (functools.partial, asyncio.Future))
+            or issubclass(cls, (functools.partial, _C_FUTURE, _PY_FUTURE))
         )

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 
-from .callables import instance_dict
+from .callables import coroutine_of, instance_dict
 from .origin import SERVICE, USER, says, within
 
 # Machinery: what it calls in turn is looked at by itself.
@@ -58,7 +58,7 @@ class Loops:
 
     def _tasks(self, loop):
         for task in asyncio.all_tasks(loop):
-            ends = self._ends(asyncio.Task.get_coro(task))
+            ends = self._ends(coroutine_of(task))
             if not any(
                 within(origin.module, ("ipykernel",)) for origin in ends
             ):  # a request, which passes the gate
