@@ -136,6 +136,7 @@ def simgpu_server(tmp_path_factory: pytest.TempPathFactory) -> None:
     ):
         for name, value in environment(board.path).items():
             patch.setenv(name, value)
+        patch.setenv("OMP_NUM_THREADS", "1")  # many processes, few cores
         _context.set_forkserver_preload(["torch"])
         process = _context.Process(target=_nothing)
         process.start()

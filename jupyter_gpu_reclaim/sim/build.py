@@ -106,12 +106,12 @@ def _built(label: str, name: str, arguments: list[str], report: Report, duration
 
 
 def _compiler() -> str:
-    path = shutil.which(os.environ.get("CXX") or "g++")
-    if path is None:
-        raise CannotBuild(
-            "the simulated GPU needs a C++ compiler to be built: install g++ (apt install g++, or conda install gxx)"
-        )
-    return path
+    for name in (os.environ.get("CXX"), "g++", "c++"):
+        if path := shutil.which(name or ""):
+            return path
+    raise CannotBuild(
+        "the simulated GPU needs a C++ compiler to be built: install g++ (apt install g++, or conda install gxx)"
+    )
 
 
 def _compile(folder: Path, name: str, command: list[str]) -> None:

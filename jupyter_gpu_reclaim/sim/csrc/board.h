@@ -109,12 +109,17 @@ static inline void board_close(board_handle *h) {
     h->fd = -1;
 }
 
+/* In a forked child, which begins with one thread: a lock of its own, and a mutex that no lost thread holds. */
+static inline void board_part_from_parent(board_handle *h) {
+    int fd = open(h->path, O_RDWR | O_CLOEXEC);
+    if (fd >= 0) { close(h->fd); h->fd = fd; }
+    pthread_mutex_init(&h->mutex, NULL);
+    h->opener = getpid();
+}
+
 static inline void board_lock(board_handle *h) {
+    if (h->opener != getpid()) board_part_from_parent(h);
     pthread_mutex_lock(&h->mutex);
-    if (h->opener != getpid()) {
-        int fd = open(h->path, O_RDWR | O_CLOEXEC);
-        if (fd >= 0) { close(h->fd); h->fd = fd; h->opener = getpid(); }
-    }
     flock(h->fd, LOCK_EX);
 }
 
