@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from sqlalchemy import Connection, Select, insert, select, tuple_
@@ -56,8 +56,8 @@ class SqlReclaimLog:
         Raises `LogUnavailable`. After an answer that came too late the rows may be there: append them again.
         """
         values = {row.id: to_row(row) for row in rows}
-        for row in values.values():
-            _aware(row["at"])
+        for value in values.values():
+            value["at"] = _utc(value["at"])
         if values:
             await self._run("write", lambda: self._append(values))
 
@@ -93,9 +93,9 @@ class SqlReclaimLog:
         if wanted := [event.value for event in events]:
             found = found.where(transitions.c.event.in_(wanted))
         if since is not None:
-            found = found.where(at >= _aware(since))
+            found = found.where(at >= _utc(since))
         if until is not None:
-            found = found.where(at < _aware(until))
+            found = found.where(at < _utc(until))
         if after is not None:
             place = tuple_(*from_cursor(after), types=[at.type, sequence.type])
             found = found.where(tuple_(at, sequence) < place)
@@ -176,7 +176,11 @@ def _insert_new(connection: Connection, values: dict[str, dict]) -> None:
             connection.execute(insert(transition_gpus), gpus)
 
 
-def _aware(instant: datetime) -> datetime:
+def _utc(instant: datetime) -> datetime:
+    """The same instant in UTC. Raises ValueError for a naive one, and for one outside the calendar's years."""
     if instant.tzinfo is None:
         raise ValueError(f"an instant must be aware, this one is naive: {instant!r}")
-    return instant
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"no such instant in UTC: {instant!r}") from error

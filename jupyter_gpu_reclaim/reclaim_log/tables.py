@@ -35,13 +35,10 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuses a naive instant: it could be any of two dozen."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"an instant in the log must be aware, this one is naive: {value!r}")
-        utc = value.astimezone(UTC)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+        """The instant as the database keeps it; it must be aware."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Gives every instant as UTC, whatever zone the database's session uses."""

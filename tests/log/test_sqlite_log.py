@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -164,13 +164,15 @@ async def test_text_that_databases_refuse(log: SqlReclaimLog) -> None:
     assert numbers(await everything(log, gpu="GPU-\ud800")) == [1]
 
 
-async def test_an_instant_without_a_zone(log: SqlReclaimLog) -> None:
-    """A naive instant is refused, in a row and in a filter: it could be any of two dozen."""
+async def test_instants_that_are_none(log: SqlReclaimLog) -> None:
+    """A naive instant (it could be any of two dozen) is refused in rows and filters; so is one before year 1."""
     naive = datetime(2026, 3, 1)
     with pytest.raises(ValueError, match="naive"):
         await log.append([row(1, at=naive)])
     with pytest.raises(ValueError, match="naive"):
         await log.query(since=naive)
+    with pytest.raises(ValueError, match="no such instant"):
+        await log.query(until=datetime.min.replace(tzinfo=timezone(timedelta(hours=1))))
     with pytest.raises(ValueError, match="limit"):
         await log.query(limit=0)
     assert await everything(log) == []
