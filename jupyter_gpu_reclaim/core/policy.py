@@ -60,6 +60,10 @@ class _Round:
         self.room: Room = survey(snapshot, policy)
         self.decided: dict[str, Decision] = {}
         self.chosen: dict[str, Reclaim] = {}  # in order of their turn
+        self.turns = _turns(snapshot, policy)
+        self.exhausted: set[str] = (
+            set()
+        )  # GPUs where nobody is left who could make the room that somebody waits for
         self.candidates: list[Holding] = []  # may be reclaimed, as far as each by itself can say
 
     def decisions(self, pressure_since: Mapping[str, datetime]) -> tuple[Decision, ...]:
@@ -147,10 +151,12 @@ class _Round:
     def _make_room(self, need: Mapping[str, int], spare: list[Holding]) -> list[Holding]:
         """Choose the smallest set that makes all the room for `need`, or nobody. Returns who is still spare."""
         gap = self.room.lacking_soon(need)
-        if not gap or sum(gap.values()) > self.room.host_bytes:
+        if not gap or len(self.chosen) >= self.turns or self.exhausted & gap.keys():
             return spare
-        victims, enough = smallest_set(gap, spare, self.room.host_bytes)
-        if not enough:
+        victims, unfilled = smallest_set(gap, spare, self.room.host_bytes)
+        if unfilled:
+            # Whoever comes later lacks all that and their own need besides: no need to search again.
+            self.exhausted |= unfilled.keys()
             return spare
         self._choose(victims, Reason.ADMISSION)
         return [holding for holding in spare if holding.kernel_id not in self.chosen]
@@ -168,8 +174,8 @@ class _Round:
         for uuid, wanted in sorted(self.snapshot.outside_pressure.items()):
             gap = self.room.short_of({uuid: wanted}) if self._sees({uuid: wanted}) else {}
             if gap:
-                victims, enough = smallest_set(gap, self._spare(), self.room.host_bytes)
-                self._choose(victims if enough else (), Reason.ADMISSION)
+                victims, unfilled = smallest_set(gap, self._spare(), self.room.host_bytes)
+                self._choose(() if unfilled else victims, Reason.ADMISSION)
 
     def _relieve(self, pressure_since: Mapping[str, datetime]) -> None:
         short = short_gpus(self.policy, pressure_since, self.now)
@@ -191,12 +197,16 @@ class _Round:
                 self._choose([holding], Reason.IDLE)
 
     def _give_turns(self) -> None:
-        moving = sum(holding.phase is Phase.RECLAIMING for holding in self.snapshot.holdings)
-        turns = max(0, self.policy.max_in_flight - moving)
-        if self.policy.mode == "dry_run":
-            turns = len(self.chosen)  # nothing will be under way, so nobody has to wait for it
         for turn, (kernel_id, reclaim) in enumerate(self.chosen.items()):
-            self.decided[kernel_id] = reclaim if turn < turns else Keep(kernel_id, Reason.TURN)
+            self.decided[kernel_id] = reclaim if turn < self.turns else Keep(kernel_id, Reason.TURN)
+
+
+def _turns(snapshot: Snapshot, policy: Policy) -> int:
+    """How many reclaims may begin now. In a dry run nothing gets under way, so nobody has to wait for it."""
+    if policy.mode == "dry_run":
+        return len(snapshot.holdings)
+    moving = sum(holding.phase is Phase.RECLAIMING for holding in snapshot.holdings)
+    return max(0, policy.max_in_flight - moving)
 
 
 def _settled(holding: Holding) -> Reason | None:

@@ -82,8 +82,8 @@ def still_to_come(holding: Holding) -> dict[str, int]:
 
 def smallest_set(
     gap: Mapping[str, int], ranked: Iterable[Holding], host_bytes: int
-) -> tuple[list[Holding], bool]:
-    """Kernels whose bytes fill `gap`, and whether they do: take in rank order until it is full, then give back.
+) -> tuple[list[Holding], dict[str, int]]:
+    """Kernels whose bytes fill `gap`, and what they leave of it: take in rank order until it is full, then give back.
 
     Given back, last taken first, is every kernel without which the gap stays as full as it was: no member of the
     result can be left out. Kernels that would exceed `host_bytes` of host memory together are passed over. (The
@@ -105,7 +105,7 @@ def smallest_set(
         if all(left[uuid] + n <= 0 for uuid, n in given.items()):
             chosen.remove(holding)
             _add(left, given)
-    return chosen, all(n <= 0 for n in left.values())
+    return chosen, _positive(left)
 
 
 def _positive(amounts: Mapping[str, int]) -> dict[str, int]:

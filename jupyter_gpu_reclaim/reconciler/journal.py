@@ -26,9 +26,12 @@ class Journal:
     A row may be handed to the log twice (its answer may have been lost); the log writes it once.
     """
 
-    def __init__(self, log: ReclaimLog, on_row: Callable[[Transition], None]) -> None:
+    def __init__(
+        self, log: ReclaimLog, on_row: Callable[[Transition], None], *, most_pending: int = MOST_PENDING
+    ) -> None:
         self._log = log
         self._on_row = on_row
+        self._most_pending = most_pending
         self._pending: deque[Transition] = deque()
         self._writing = asyncio.Lock()
         self._flush: asyncio.Task | None = None
@@ -86,7 +89,7 @@ class Journal:
     def _keep(self, row: Transition) -> None:
         self._on_row(row)
         self._pending.append(row)
-        if len(self._pending) > MOST_PENDING:
+        if len(self._pending) > self._most_pending:
             lost = self._pending.popleft()
             self.given_up += 1
             logger.error(

@@ -90,7 +90,7 @@ class Reconciler:
     def on_change(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(status, rows)` called after every tick, rows being the transitions since the last call.
 
-        Returns a function that ends it. A listener that raises is logged and called again the next time.
+        Returns a function that ends it. A listener that raises is logged.
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
@@ -213,9 +213,7 @@ class Reconciler:
         for kernel_id, wish in wishes.items():
             self._answer(kernel_id, wish, decisions.get(kernel_id))
         for decision in decisions.values():
-            self._act(
-                self._book[decision.kernel_id], decision, wishes.get(decision.kernel_id), snapshot.taken_at
-            )
+            self._act(decision, wishes.get(decision.kernel_id), snapshot.taken_at)
 
     def _writable(self, decision: Decision) -> Decision:
         if isinstance(decision, Reclaim):
@@ -224,7 +222,8 @@ class Reconciler:
                 return Keep(decision.kernel_id, Reason.LOG_UNAVAILABLE)
         return decision
 
-    def _act(self, memory: KernelMemory, decision: Decision, wish: Wish | None, now: datetime) -> None:
+    def _act(self, decision: Decision, wish: Wish | None, now: datetime) -> None:
+        memory = self._book[decision.kernel_id]
         actor = wish.actor if wish is not None and decision.reason is Reason.REQUESTED else ""
         if isinstance(decision, Restore):
             self._moves.restore(memory, decision.reason, self.policy, actor)

@@ -82,7 +82,7 @@ async def test_what_is_due_before_the_next_tick_is_not_forgotten():
 
 
 async def test_wakes_and_defects_never_make_it_a_busy_loop():
-    """Woken without end by a world that only raises, it looks again, but a bounded number of times."""
+    """Woken without end by a world that only raises, it looks again, but never without the pause after a defect."""
     world = World()
     one = reconciler(world)
 
@@ -96,7 +96,8 @@ async def test_wakes_and_defects_never_make_it_a_busy_loop():
     started, before = asyncio.get_running_loop().time(), len(world.calls)
     await until(lambda: len(world.calls) >= before + 4, "four more looks")
     spent = asyncio.get_running_loop().time() - started
-    assert (len(world.calls) - before) / spent < 100
+    # A lower bound: pauses never end early, however slow the machine is. The rig's tick is 0.05 s.
+    assert spent >= 3 * 0.05
     await one.stop(5)
     await running
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import pytest
-from fakes import GIB, World
+from fakes import GIB, START, World
 from rig import HOUR, check, reconciler, rounds
 
 from jupyter_gpu_reclaim.core.episodes import EpisodeOutcome, fold
-from jupyter_gpu_reclaim.core.model import Event, Keep, Phase, Reason
-from jupyter_gpu_reclaim.reconciler import journal as journal_module
+from jupyter_gpu_reclaim.core.model import Event, Keep, Phase, Reason, Transition
+from jupyter_gpu_reclaim.reconciler.journal import Journal
 
 RECLAIM = [Event.RECLAIM_STARTED, Event.RECLAIM_DONE]
 RESTORE = [Event.RESTORE_STARTED, Event.RESTORE_DONE]
@@ -73,42 +72,45 @@ async def test_an_intent_that_may_or_may_not_be_written_is_followed_by_what_beca
     check(world)
 
 
-async def test_a_log_that_hangs_delays_a_restore_by_its_patience_only(monkeypatch: pytest.MonkeyPatch):
-    """The restore goes ahead though the log never answers."""
+async def test_a_log_that_hangs_does_not_hold_up_a_restore():
+    """The restore goes ahead though the log never answers, and is written once it does."""
     world = World()
     kernel = world.start("a", idle=HOUR, g0=GIB)
     one = reconciler(world)
     await rounds(one, world)
-    monkeypatch.setattr(journal_module, "RECORD_PATIENCE_SECONDS", 0.01)
     world.script = lambda call, when: asyncio.Event() if call == "append" else None
     world.run_cell("a")
     await one.tick()
     async with asyncio.timeout(30):
         while kernel.running_since is None:
-            await asyncio.sleep(0.001)
-    assert kernel.phase is Phase.RESIDENT
-
-
-async def test_rows_kept_for_a_log_that_is_away_are_bounded_and_counted(
-    monkeypatch: pytest.MonkeyPatch, caplog
-):
-    """Beyond the bound the oldest is given up, said in the server's log and to whoever asks for the status."""
-    monkeypatch.setattr(journal_module, "MOST_PENDING", 3)
-    world = World()
-    world.start("a", g0=GIB)
-    one = reconciler(world)
+            await asyncio.sleep(0.01)
+    world.script = lambda call, when: None
     await rounds(one, world)
+    await rounds(one, world)
+    assert world.log.events() == RECLAIM + RESTORE
+    check(world)
+
+
+async def test_rows_kept_for_a_log_that_is_away_are_bounded_and_counted(caplog):
+    """Beyond the bound the oldest is given up, said in the server's log and to whoever asks; the others are kept."""
+    world, told = World(), []
+    journal = Journal(world.log, told.append, most_pending=3)
     world.log.available = False
-    for _ in range(3):
-        await one.pin("a", world.clock.now() + HOUR, "ada")
-        await one.unpin("a", "ada")
-    await rounds(one, world, 2)
-    assert "3 of its rows are lost" in one.status().problems[0]
-    assert sum("is given up" in record.message for record in caplog.records) == 3
+    rows = [
+        Transition(id=str(i), at=START, kernel_id="a", event=Event.PINNED, phase=Phase.RESIDENT)
+        for i in range(5)
+    ]
+    for row in rows:
+        await journal.record(row)
+    assert (journal.pending, journal.given_up) == (3, 2)
+    assert "2 of its rows are lost" in journal.complaint()
+    assert sum("is given up" in record.message for record in caplog.records) == 2
     world.log.available = True
-    await one.tick()
-    await one.quiet()
-    assert world.log.events() == [Event.UNPINNED, Event.PINNED, Event.UNPINNED]
+    journal.kick()
+    await journal.flushed()
+    assert world.log.rows == rows[2:]
+    assert told == rows
+    assert journal.complaint() is None
 
 
 async def test_a_kernel_that_restored_itself_is_believed():
