@@ -55,15 +55,12 @@ def test_a_failed_offload_says_why(device: DeviceProcess) -> None:
     assert message.endswith("Every tensor is on the GPU as before.")
 
 
-@pytest.mark.parametrize(
-    ("scenario", "still_away"), [("driver_fails_after_the_commit", False), ("driver_fails_for_good", True)]
-)
-def test_a_driver_that_fails_after_the_commit(device: DeviceProcess, scenario: str, still_away: bool) -> None:
-    """Everything is brought back at once; where that fails too, it is said, and a later onload does it."""
-    facts = device.run("offload_faults", scenario)
-    assert facts["error"] == "OffloadFailed"
-    assert facts["offloaded"] is still_away
-    assert ("can be tried again" in facts["message"]) is still_away
+def test_a_driver_that_fails_after_the_commit(device: DeviceProcess) -> None:
+    """The offload stands, says that nothing was freed and why, and the onload is right."""
+    facts = device.run("offload_faults", "driver_fails_after_the_commit")
+    assert "simgpu error 999 in empty_cache" in facts["problem"]
+    assert facts["freed"] == 0
+    assert facts["offloaded"]
     assert facts["as_before"]
 
 

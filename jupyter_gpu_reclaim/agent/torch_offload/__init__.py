@@ -120,8 +120,8 @@ class TorchOffload:
         `cancelled()` is asked between chunks of the copy, `progress(done_bytes, total_bytes)` told at most five times
         a second; `host_limit_bytes` is the largest host buffer allowed, the one kept included (None: no limit).
         Returns `Offloaded`. Raises Cancelled, OutOfHostMemory, NothingToMove or OffloadFailed: with each of them
-        every tensor is where it was, with its bytes. (One exception: when the driver fails after the commit, and
-        fails again on the way back, OffloadFailed leaves `offloaded` true, and an onload can be tried.)
+        every tensor is where it was, with its bytes. Once the host has every byte it goes forward only: a driver that
+        fails from then on makes `Offloaded.problem`, and an onload is right all the same.
         """
         with self._lock, self._find.no_user_code():
             if self.offloaded:
@@ -131,10 +131,11 @@ class TorchOffload:
             except (Cancelled, OutOfHostMemory, NothingToMove) as error:
                 kind, arguments = type(error), error.args
             except Exception as error:
-                kind, arguments = OffloadFailed, (_described(error),)
+                kind, arguments = (
+                    OffloadFailed,
+                    (_described(error) + " Every tensor is on the GPU as before.",),
+                )
             # Out here, so that nothing carries a traceback: its frames would keep the user's tensors alive.
-            if kind is OffloadFailed:
-                arguments = (arguments[0] + self._rolled_back(),)
             raise kind(*arguments)
 
     def onload(self, progress=_ignore):
@@ -156,36 +157,55 @@ class TorchOffload:
 
     def _offload(self, watch, cancelled, progress, host_limit_bytes):
         accelerator = self._accelerator
-        before = accelerator.touched()
+        before = {index: (accelerator.uuid(index), usage) for index, usage in accelerator.touched().items()}
         for index in before:
             accelerator.synchronize(index)  # so that what the allocator still waits for counts as free
         decided = self._look(watch)
         if not decided.parts:
             raise NothingToMove("Nothing on the GPU can be moved.", decided.unmovable)
+        needed_bytes = self._needed(decided.parts)
         moving = self._transfer.Transfer(decided.parts, self._host, accelerator, self._exchange)
         pace = self._transfer.Pace(moving.nbytes, progress, cancelled)
         pace.check()
         self._host.reserve(moving.host_bytes, host_limit_bytes)
         moving.copy_out(pace)
         watch.lap("copy")
-        self._moved = moving  # from here on the host has every byte, and an onload is right whatever happens
-        moving.vacate()
-        watch.lap("commit")
-        accelerator.empty_cache()
-        watch.lap("free")
-        after = accelerator.touched()
+        freed_bytes, problems = self._commit(moving, before, watch)
         return Offloaded(
             moved_bytes=moving.nbytes,
-            freed_bytes={
-                accelerator.uuid(i): usage.reserved_bytes - after[i].reserved_bytes
-                for i, usage in before.items()
-            },
-            needed_bytes=self._needed(moving.parts),
+            freed_bytes=freed_bytes,
+            needed_bytes=needed_bytes,
             unmovable=decided.unmovable,
             unexplained_bytes=decided.unexplained_bytes,
             host_bytes=self._host.nbytes,
             seconds=watch.laps,
+            problem=" ".join(problems) or None,
         )
+
+    def _commit(self, moving, before, watch):
+        """Gives the device memory back; ({uuid: freed bytes}, problems). From here on it goes forward only.
+
+        The host has every byte, so an onload is right whatever happens now.
+        """
+        self._moved = moving
+        freed_bytes, problems = dict.fromkeys((uuid for uuid, _ in before.values()), 0), []
+
+        def measure():
+            after = self._accelerator.touched()
+            for index, (uuid, usage) in before.items():
+                freed_bytes[uuid] = usage.reserved_bytes - after[index].reserved_bytes
+
+        for act, lap in (
+            (moving.vacate, "commit"),
+            (self._accelerator.empty_cache, "free"),
+            (measure, "measure"),
+        ):
+            try:
+                act()
+            except Exception as error:
+                problems.append(_described(error))
+            watch.lap(lap)
+        return freed_bytes, problems
 
     def _look(self, watch):
         """The `Account` of this moment. Every reference taken while looking is gone when it returns."""
@@ -200,15 +220,6 @@ class TorchOffload:
         for part in parts:
             sizes.setdefault(self._accelerator.uuid(part.index), []).append(part.nbytes)
         return {uuid: self._account.reserve_bytes(of_one) for uuid, of_one in sizes.items()}
-
-    def _rolled_back(self):
-        """Brings back what a failed offload had already taken away; says how things stand now, as a sentence."""
-        try:
-            if self.offloaded:
-                self._bring_back(_Stopwatch(), _ignore)
-        except Exception as error:
-            return " Bringing everything back failed too: {}{}".format(_described(error), _STILL_ON_HOST)
-        return " Every tensor is on the GPU as before."
 
     def _cache_returned(self):
         """Gives the driver what a failed onload had allocated, for whoever is next; "" or what went wrong."""

@@ -70,7 +70,7 @@ class ByResize:
         self._accelerator = accelerator
 
     def vacate(self, parts):
-        """Empties the storages one by one. A failure in between is repaired by bringing everything back."""
+        """Empties the storages one by one; a failure in between leaves some full, which `homes` does not mind."""
         for part in parts:
             self._resize(part, 0)
 

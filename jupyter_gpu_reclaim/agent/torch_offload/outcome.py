@@ -23,7 +23,8 @@ Offloaded = namedtuple(
         "unmovable",  # {reason sentence: bytes} left on the GPU
         "unexplained_bytes",  # the part of `unmovable` whose owner was not found
         "host_bytes",  # size of the host buffer
-        "seconds",  # {"find", "account", "copy", "commit", "free": seconds}
+        "seconds",  # {"find", "account", "copy", "commit", "free", "measure": seconds}
+        "problem",  # None, or what went wrong in giving GPU memory back once the host had every byte
     ),
 )
 
@@ -60,7 +61,7 @@ class OutOfHostMemory(Exception):
 
 
 class OffloadFailed(Exception):
-    """The offload failed and was rolled back; the message says why and how things stand."""
+    """The offload failed before anything was changed: every tensor is where it was."""
 
 
 class OutOfDeviceMemory(Exception):
