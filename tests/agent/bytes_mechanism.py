@@ -40,13 +40,13 @@ class Bytes:
 
     def __init__(self, text):
         self._text = text
+        self._mechanism = mechanism
         mechanism.tensors.append(self)
 
-    def read(self):
-        """Its bytes."""
-        if mechanism.offloaded:
-            os.write(2, b"read while its bytes were away\n")
-            os.abort()
+    def read(self, abort=os.abort):
+        """Its bytes. Needs no global name: finalisers at exit call it when those are gone."""
+        if self._mechanism.offloaded:
+            abort()
         return self._text
 
 

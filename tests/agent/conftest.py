@@ -1,4 +1,4 @@
-"""Kernels under test: the one of this environment, and an ipykernel 6 in an environment without torch and without us."""
+"""Kernels under test: the one of this environment, and an ipykernel 6 in one without torch and without this package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from kernel_rig import Rig
 
 IPYKERNEL6 = "JUPYTER_GPU_RECLAIM_TEST_IPYKERNEL6"  # an interpreter that has it; else one is made, once

@@ -74,8 +74,8 @@ class RealKernel:
         """Start it and wait until it answers."""
         self.manager.transport = "ipc"
         self.manager.ip = str(self.log.parent / "ipc")
-        with self.log.open("ab") as log:
-            self.manager.start_kernel(env=self.environment, stdout=log, stderr=log)
+        self._log_file = self.log.open("ab")  # open for as long as the manager may start the kernel anew
+        self.manager.start_kernel(env=self.environment, stdout=self._log_file, stderr=self._log_file)
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=DEADLINE)
@@ -87,6 +87,7 @@ class RealKernel:
             self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
         self.manager.cleanup_resources()
+        self._log_file.close()
 
     @property
     def pid(self) -> int:
@@ -111,9 +112,11 @@ class RealKernel:
         """The content of the reply to a request, waited for; other replies on the way are passed over."""
         return self._next(getattr(self.client, f"{channel}_channel"), request)["content"]
 
-    def send(self, message_type: str, content: dict[str, Any], channel: str = "shell") -> str:
+    def send(
+        self, message_type: str, content: dict[str, Any], channel: str = "shell", **metadata: Any
+    ) -> str:
         """Send any message; gives its id."""
-        message = self.client.session.msg(message_type, content)
+        message = self.client.session.msg(message_type, content, metadata=metadata)
         getattr(self.client, f"{channel}_channel").send(message)
         return message["header"]["msg_id"]
 

@@ -131,7 +131,7 @@ def test_only_activity_moves_the_idle_clock(gate: Gate) -> None:
 
 
 def test_an_interrupted_wait_leaves_nothing_behind(gate: Gate, changes: queue.SimpleQueue[None]) -> None:
-    """SIGINT ends a wait on the main thread with KeyboardInterrupt; the gate forgets it and closes and opens as ever."""
+    """SIGINT ends a wait on the main thread with KeyboardInterrupt; the gate forgets it."""
     gate.close()
     passage = Passage("execute")
 
@@ -223,7 +223,7 @@ def test_nobody_is_inside_while_bytes_move(gate: Gate) -> None:
 
 
 def test_garbage_is_collected_again_by_the_main_thread_only(gate: Gate) -> None:
-    """Automatic collection is off while closed; at the open gate a side thread leaves it off, the main one enables it."""
+    """Automatic collection is off while closed; at the open gate only the main thread enables it again."""
     gc.enable()
     held: list[Callable[[], None]] = []
     gate._run_on_main = held.append

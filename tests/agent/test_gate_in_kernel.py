@@ -172,7 +172,7 @@ def test_questions_about_the_kernel_pass(rig: Rig) -> None:
 
 
 def test_a_cell_on_the_control_channel_never_blocks_it(rig: Rig) -> None:
-    """A reclaimed kernel refuses to run code on the control channel at once, because shutdown must get through there."""
+    """A reclaimed kernel refuses code on the control channel at once: shutdown must get through there."""
     rig.reclaim()
     kernel = rig.kernel
     content = {"code": "t.read()", "silent": False, "user_expressions": {}, "store_history": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 
@@ -72,7 +73,7 @@ def test_refusals_say_why(rig: Rig) -> None:
 
 
 def test_failed_moves_can_be_tried_again(rig: Rig) -> None:
-    """A failed offload leaves the kernel resident; a failed onload leaves it reclaimed, its cell waiting, and succeeds later."""
+    """A failed offload leaves the kernel resident; a failed onload leaves it reclaimed, and the next one succeeds."""
     rig.kernel.run("mechanism.fails.update(offload=(1, RuntimeError, 'a bit fell over'))")
     reply = rig.server.ask("suspend")
     assert (reply["outcome"], reply["memory_intact"], reply["out_of_memory"]) == ("failed", True, False)
@@ -104,7 +105,7 @@ def test_an_idle_agent_is_silent(rig: Rig) -> None:
         for message in rig.server.heard
         if message["op"] == "status"
     ]
-    assert all(earlier != later for earlier, later in zip(statuses, statuses[1:], strict=False))
+    assert all(earlier != later for earlier, later in itertools.pairwise(statuses))
 
 
 def test_work_of_the_allocator_is_noticed(rig: Rig) -> None:
