@@ -1,4 +1,4 @@
-"""The torch device "simgpu", and its module `torch.simgpu`: what `torch.cuda` is for CUDA, as far as asked for.
+"""The torch device "simgpu". This module is `torch.simgpu`: what `torch.cuda` is for CUDA, where programs ask for it.
 
 `import torch` calls `autoload` at its end, through the entry point group torch.backends.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,38 +52,8 @@ def register(board: str) -> None:
     library.simgpu_snapshot.restype = ctypes.c_int64
     _lib = library
     torch.utils.rename_privateuse1_backend("simgpu")
-    torch._register_device_module("simgpu", _module())
+    torch._register_device_module("simgpu", sys.modules[__name__])
     torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
-
-
-def _module() -> types.ModuleType:
-    module = types.ModuleType("torch.simgpu", __doc__)
-    for name, value in globals().items():
-        if (
-            getattr(value, "__module__", None) == __name__
-            and name not in ("autoload", "register")
-            and name[:1] != "_"
-        ):
-            setattr(module, name, value)
-    for value in (_lazy_init, _is_in_bad_fork):
-        setattr(module, value.__name__, value)
-    accelerator = torch.accelerator
-    for name in (
-        "empty_cache",
-        "memory_allocated",
-        "memory_reserved",
-        "memory_stats",
-        "max_memory_allocated",
-        "max_memory_reserved",
-        "reset_peak_memory_stats",
-        "reset_accumulated_memory_stats",
-        "synchronize",
-    ):
-        setattr(module, name, getattr(accelerator, name))
-    module.Stream, module.Event = torch.Stream, Event
-    module.current_stream = accelerator.current_stream
-    module.OutOfMemoryError = torch.OutOfMemoryError
-    return module
 
 
 def _index(device: Any = None) -> int:
@@ -184,7 +153,45 @@ def get_device_capability(device: Any = None) -> tuple[int, int]:
     return (0, 0)
 
 
+def synchronize(device: Any = None) -> None:
+    """Wait for the copies that the device still owes (there are some only where the board delays them)."""
+    torch.accelerator.synchronize(_index(device))
+
+
 # --- memory
+
+empty_cache = torch.accelerator.empty_cache
+OutOfMemoryError = torch.OutOfMemoryError
+
+
+def memory_allocated(device: Any = None) -> int:
+    """Bytes of live tensors on the device, of this process."""
+    return torch.accelerator.memory_allocated(_index(device))
+
+
+def memory_reserved(device: Any = None) -> int:
+    """Bytes this process has taken from the device, its cache included, its context not."""
+    return torch.accelerator.memory_reserved(_index(device))
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    """The highest `memory_allocated` so far."""
+    return torch.accelerator.max_memory_allocated(_index(device))
+
+
+def max_memory_reserved(device: Any = None) -> int:
+    """The highest `memory_reserved` so far."""
+    return torch.accelerator.max_memory_reserved(_index(device))
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """Let the two above begin anew."""
+    torch.accelerator.reset_peak_memory_stats(_index(device))
+
+
+def memory_stats(device: Any = None) -> dict[str, Any]:
+    """The allocator's counters, by torch.accelerator's names."""
+    return torch.accelerator.memory_stats(_index(device))
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
@@ -257,6 +264,9 @@ def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
 
 
 # --- the rest of what torch and programs ask a device module for
+
+Stream = torch.Stream
+current_stream = torch.accelerator.current_stream
 
 
 class Event(torch.Event):
