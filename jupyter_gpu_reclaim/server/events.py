@@ -51,7 +51,10 @@ class Events:
 
     def stop(self) -> None:
         """Listen no more."""
-        self._event_logger.remove_listener(schema_id=KERNEL_ACTIONS, listener=self._on_kernel_action)
+        try:
+            self._event_logger.remove_listener(schema_id=KERNEL_ACTIONS, listener=self._on_kernel_action)
+        except KeyError:
+            pass  # jupyter_events' complaint, after removing it, that nobody has registered the schema
 
     def tell(self, status: object, rows: tuple[Transition, ...]) -> None:
         """Emit one event a row."""

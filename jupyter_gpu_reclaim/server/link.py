@@ -125,8 +125,9 @@ class AgentLink:
 class AgentLinks:
     """The listening socket and the connection of every agent, by kernel id.
 
-    `on_change` is called with a kernel id, on the event loop, when an agent comes, goes, or says something that changes
-    what the server would do. `welcome` is sent to each agent: sample_seconds, orphan_seconds, harmless_modules.
+    `on_change` is called with a kernel id, on the event loop, when a kernel starts or ends, when its agent comes or goes,
+    and when that says something that changes what the server would do. `welcome` is sent to each agent: sample_seconds,
+    orphan_seconds, harmless_modules.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class AgentLinks:
         link = self._links.pop(kernel_id, None)
         if link is not None:
             link.close()
+        self._on_change(kernel_id)
 
     def link(self, kernel_id: str) -> AgentLink | None:
         """The connection of a kernel's agent, None while there is none."""

@@ -83,6 +83,12 @@ class RunningServer:
             raise AssertionError(f"it did not come about; last: {row}\n{self.jupyter.log_tail(40)}") from None
         return row
 
+    async def until_gone(self, kernel_id: str) -> None:
+        """Wait until the status does not list the kernel any more."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while any(row["kernel_id"] == kernel_id for row in (await self.jupyter.status())["kernels"]):
+                await asyncio.sleep(0.05)
+
     async def open(self, path: str, kernel_name: str = "python3") -> OpenNotebook:
         """A notebook whose kernel answers."""
         return await self.jupyter.open_notebook(path, kernel_name)

@@ -53,7 +53,7 @@ async def test_an_agent_is_welcomed_with_the_settings_it_needs(tmp_path: Path) -
         assert links.link("k").pid == os.getpid()
         assert links.link("k").status.phase is Phase.RECLAIMED
         assert not links.link("k").reported
-        assert changes.seen == ["k"]
+        assert changes.seen == ["k", "k"]  # invited, then welcomed
 
 
 async def test_a_status_is_kept_and_wakes_only_when_it_matters(tmp_path: Path) -> None:
