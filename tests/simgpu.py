@@ -137,7 +137,7 @@ def simgpu_server(tmp_path_factory: pytest.TempPathFactory) -> None:
         for name, value in environment(board.path).items():
             patch.setenv(name, value)
         patch.setenv("OMP_NUM_THREADS", "1")  # many processes, few cores
-        _context.set_forkserver_preload(["torch"])
+        _context.set_forkserver_preload(["torch", "torch._dynamo"])  # the latter: what optimizers import late
         process = _context.Process(target=_nothing)
         process.start()
         process.join(DEADLINE_SECONDS)
