@@ -115,7 +115,7 @@ class JudgedKernel:
             if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
                 return reply["content"]
 
-    def findings(self, case: Case, burst_seconds: float = 0.15) -> list[str]:
+    def findings(self, case: Case, burst_seconds: float = 0.08) -> list[str]:
         """What the judge finds when `case` has been left behind; the kernel is as before afterwards, or a new one."""
         self.run("stop = threading.Event()")
         try:

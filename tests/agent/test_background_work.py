@@ -215,4 +215,6 @@ def test_keeps_nothing_alive(stop: JudgedKernel) -> None:
 def test_what_cannot_be_judged_is_a_finding(kernel: JudgedKernel) -> None:
     """A failure inside the judge is never an all-clear: it is said, and the kernel stays resident."""
     found = kernel.ask("blind")
-    assert "could not be judged: the kernel's event loop (AttributeError)" in found
+    assert [
+        finding for finding in found if finding.startswith("could not be judged: the kernel's event loop")
+    ]

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 from .callables import coroutine_of, instance_dict
-from .origin import SERVICE, USER, says, within
+from .origin import SERVICE, USER, last, says, within
 
 # Machinery: what it calls in turn is looked at by itself.
 _LOOP_MODULES = (
@@ -18,7 +18,7 @@ _LOOP_MODULES = (
     "tornado",
 )
 # The loop's own pipe, and tornado's way into its handlers.
-_READERS = ("BaseSelectorEventLoop._read_from_self", "BaseAsyncIOLoop._handle_events")
+_READERS = (("asyncio.selector_events", "_read_from_self"), ("tornado.platform.asyncio", "_handle_events"))
 _ENOUGH = 20  # findings in one loop
 _TRIES = 5
 
@@ -74,7 +74,12 @@ class Loops:
             for handle in key.data or ():
                 if handle is not None:
                     ends = self._ends(handle._callback, handle._args or ())
-                    yield _WHEN_READY, _first(ends, lambda o: o.kind != SERVICE and o.name not in _READERS)
+                    yield (
+                        _WHEN_READY,
+                        _first(
+                            ends, lambda o: o.kind != SERVICE and (o.module, last(o.name)) not in _READERS
+                        ),
+                    )
 
     def _signals(self, loop):
         for number, handle in copied(getattr(loop, "_signal_handlers", {}).items()):

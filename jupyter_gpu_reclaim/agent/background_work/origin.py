@@ -89,17 +89,24 @@ def _roots():
 
 
 class Origins:
-    """Places code objects, classes and modules; answers are cached by file."""
+    """Places code objects, classes and modules; answers are cached by file, for installed code by code object."""
 
     def __init__(self, harmless_modules=()):
         self._harmless = tuple(harmless_modules)
         self._installed, self._standard = _roots()
         self._by_file = {}
+        self._by_code = {}  # id → the code itself, so that its id stays its own, and its origin
 
     def of_code(self, code, global_names):
         """The origin of a code object that runs with these globals (a plain dict)."""
+        known = self._by_code.get(id(code))
+        if known is not None:
+            return known[1]
         name = getattr(code, "co_qualname", None) or code.co_name  # co_qualname: Python 3.11
-        return self._named(self._of_file(text(code.co_filename)), global_names.get("__name__"), text(name))
+        origin = self._named(self._of_file(text(code.co_filename)), global_names.get("__name__"), text(name))
+        if origin.kind != USER:  # a user's code is not kept alive
+            self._by_code[id(code)] = code, origin
+        return origin
 
     def of_class(self, cls):
         """The origin of a class, by the module it names."""
@@ -167,6 +174,11 @@ def _dotted(path):
         stem = stem[len("lib-dynload/") :]
     parts = stem.split("/")
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def last(name):
+    """The last part of a qualified name; before Python 3.11 code knows no more of its name."""
+    return name.rpartition(".")[2]
 
 
 def says(origin):

@@ -4,7 +4,7 @@ import threading
 import types
 
 from .callables import class_attribute, instance_dict
-from .origin import LIBRARY, SERVICE, USER, says, text, within
+from .origin import LIBRARY, SERVICE, USER, last, says, text, within
 
 HARMLESS, PASSIVE = "harmless", "passive"  # PASSIVE: cannot go on unless other code of this process lets it
 _STACK_LIMIT = 400
@@ -15,8 +15,7 @@ _EXECUTOR = "concurrent.futures.thread"
 _LISTENERS = ("logging.handlers", "torch.utils.data._utils.pin_memory")
 _WAITS = ("queue", "threading", "multiprocessing.connection", "multiprocessing.queues", "selectors")
 _FEEDER = "multiprocessing.queues"
-_STARTS = ("Thread._bootstrap", "Thread._bootstrap_inner", "Thread.run", "Timer.run")
-_OLD_STARTS = ("_bootstrap", "_bootstrap_inner", "run")  # before Python 3.11 code knew no qualified name
+_STARTS = ("_bootstrap", "_bootstrap_inner", "run")
 # Requests: every one that may run user code passes the gate.
 _REQUESTS = ("dispatch_shell", "dispatch_control", "process_control")
 _thread_run = threading.Thread.run
@@ -93,7 +92,7 @@ class Threads:
         target = attributes.get("_target")
         if type(target) is types.MethodType and any(target.__self__ is loop for loop in known_loops):
             return HARMLESS
-        if owner.name.endswith((".run_forever", ".run_until_complete")):
+        if last(owner.name) in ("run_forever", "run_until_complete"):
             return who + " runs an event loop of its own"
         doing = "" if innermost == owner else ", now in " + says(innermost)
         return who + " runs " + says(owner) + doing + ", which is not known to be harmless"
@@ -118,7 +117,7 @@ class Threads:
         if _passes_gate(stack):
             return HARMLESS
         for depth, origin in enumerate(stack):
-            if origin.kind != USER and _last(origin.name) == "_run_once":
+            if origin.kind != USER and last(origin.name) == "_run_once":
                 stack = stack[:depth]
                 break
         for origin in reversed(stack):
@@ -129,20 +128,13 @@ class Threads:
 
 def _passes_gate(stack):
     """Whether a stack is the work of a request."""
-    return any(
-        origin.module == "ipykernel.kernelbase" and _last(origin.name) in _REQUESTS for origin in stack
-    )
+    return any(origin.module == "ipykernel.kernelbase" and last(origin.name) in _REQUESTS for origin in stack)
 
 
 def _drop_the_start(stack):
     """Take away how threads begin; an attached debugger starts them through a wrapper of its own."""
-    while stack and stack[-1].module == "threading" and stack[-1].name in _STARTS + _OLD_STARTS:
+    while stack and (
+        (stack[-1].module == "threading" and last(stack[-1].name) in _STARTS)
+        or (len(stack) > 1 and within(stack[-1].module, ("debugpy",)))
+    ):
         stack.pop()
-    while len(stack) > 1 and within(stack[-1].module, ("debugpy",)):
-        stack.pop()
-        while len(stack) > 1 and stack[-1].module == "threading" and stack[-1].name in _STARTS + _OLD_STARTS:
-            stack.pop()
-
-
-def _last(name):
-    return name.rpartition(".")[2]
