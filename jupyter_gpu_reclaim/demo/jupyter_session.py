@@ -45,6 +45,7 @@ class JupyterServer:
         self.token = secrets.token_hex(16)
         self.url = ""
         self._runtime = self.folder / "runtime"
+        self._notebooks: list[OpenNotebook] = []
         for name in ("runtime", "config", "data", "ipython"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._log_path = self.folder / "server.log"
@@ -101,6 +102,8 @@ class JupyterServer:
             await asyncio.sleep(0.05)
 
     async def _end(self) -> None:
+        for notebook in self._notebooks:
+            notebook.close()
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -148,6 +151,7 @@ class JupyterServer:
             {"path": path, "name": path, "type": "notebook", "kernel": {"name": kernel_name}},
         )
         notebook = OpenNotebook(self, session["kernel"]["id"], path)
+        self._notebooks.append(notebook)
         await notebook.connect()
         return notebook
 
@@ -159,12 +163,13 @@ class OpenNotebook:
     server: JupyterServer
     kernel_id: str
     path: str
+    _socket: WebSocketClientConnection | None = None
 
     async def connect(self) -> None:
         """Opens the websocket and waits until the kernel answers."""
         self._session = uuid.uuid4().hex
         url = self.server.url.replace("http", "ws", 1)
-        self._socket: WebSocketClientConnection = await websocket_connect(
+        self._socket = await websocket_connect(
             HTTPRequest(
                 f"{url}/api/kernels/{self.kernel_id}/channels?session_id={self._session}",
                 headers={"Authorization": f"token {self.server.token}"},
@@ -215,14 +220,15 @@ class OpenNotebook:
 
     def close(self) -> None:
         """Closes the websocket; the kernel lives on."""
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
 
     async def holding(self) -> dict[str, Any] | None:
         """This kernel's row in the status, None before the server knows it."""
         rows = (await self.server.status())["kernels"]
         return next((row for row in rows if row["kernel_id"] == self.kernel_id), None)
 
-    async def wait_for_phase(self, phase: str, timeout_seconds: float = 60) -> dict[str, Any]:
+    async def wait_for_phase(self, phase: str, timeout_seconds: float = 30) -> dict[str, Any]:
         """Asks the server until the kernel is in `phase`; raises `ServerFailed` with the last answer otherwise."""
         row: dict[str, Any] | None = None
         try:
