@@ -16,21 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import layout
-from .environment import environment, preload_nvml
 from .layout import BoardGpu, BoardProcess, born
-
-__all__ = [
-    "FLIP_BIT",
-    "Board",
-    "BoardGpu",
-    "BoardProcess",
-    "GiB",
-    "MiB",
-    "attach",
-    "create",
-    "environment",
-    "preload_nvml",
-]
 
 MiB, GiB = 1 << 20, 1 << 30
 
@@ -288,7 +274,3 @@ class Board:
         Stricter than CUDA for pageable host memory, which CUDA stages at once.
         """
         self._mode(layout.DELAY_COPIES, on)
-
-
-create = Board.create
-attach = Board.attach

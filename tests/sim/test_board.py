@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpu_reclaim.sim import board
 from jupyter_gpu_reclaim.sim.board import Board, GiB, MiB
 
 
@@ -17,7 +16,7 @@ def test_a_board_has_what_it_was_made_with(tmp_path: Path) -> None:
         tmp_path / "b", [("GPU 8 GB", 8 * GiB), ("Simulated H100", 80 * GiB)], reserved_bytes=MiB
     ):
         pass
-    with board.attach(tmp_path / "b") as attached:
+    with Board.attach(tmp_path / "b") as attached:
         first, second = attached.gpus()
     assert (first.name, second.name) == ("Simulated GPU 8 GB", "Simulated H100")
     assert first.uuid.startswith("GPU-5150c0de-")
@@ -43,16 +42,16 @@ def test_rows_and_strangers_count(tmp_path: Path) -> None:
 def test_what_is_no_board_is_refused(tmp_path: Path) -> None:
     """A missing file, a short one, one of another version and too many GPUs are refused with the path or the count."""
     with pytest.raises(FileNotFoundError, match="there is no board at"):
-        board.attach(tmp_path / "gone")
+        Board.attach(tmp_path / "gone")
     (tmp_path / "short").write_bytes(b"x")
     with pytest.raises(ValueError, match="short is no board"):
-        board.attach(tmp_path / "short")
+        Board.attach(tmp_path / "short")
     Board.create(tmp_path / "old").close()
     changed = bytearray((tmp_path / "old").read_bytes())
     changed[4] += 1
     (tmp_path / "old").write_bytes(changed)
     with pytest.raises(ValueError, match="old is no board of this version"):
-        board.attach(tmp_path / "old")
+        Board.attach(tmp_path / "old")
     with pytest.raises(ValueError, match="1 to 8 GPUs, not 9"):
         Board.create(tmp_path / "nine", [("A", GiB)] * 9)
 

@@ -151,6 +151,25 @@ def test_delayed_copies_keep_the_streams_order(sim_board: Board) -> None:
     assert run_on_simgpu(sim_board, _order) == [0.0, 20.0]
 
 
+def _across_modes() -> list[float]:
+    import torch
+
+    device, host = torch.ones(10, device="simgpu"), torch.zeros(10)
+    with torch.inference_mode():
+        host.copy_(device, non_blocking=True)
+    torch.accelerator.synchronize()
+    device.copy_(torch.full((10,), 3.0), non_blocking=True)
+    with torch.inference_mode():
+        torch.accelerator.synchronize()
+    return [host.sum().item(), device.sum().item()]
+
+
+def test_delayed_copies_cross_modes(sim_board: Board) -> None:
+    """A copy asked for under inference mode may run outside it, and the other way round."""
+    sim_board.delay_copies()
+    assert run_on_simgpu(sim_board, _across_modes) == [10.0, 30.0]
+
+
 def _wait_for_one_device() -> tuple[float, float]:
     import torch
 

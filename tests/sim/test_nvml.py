@@ -9,7 +9,8 @@ import pynvml
 import pytest
 from simgpu import SimProcess
 
-from jupyter_gpu_reclaim.sim.board import Board, MiB, preload_nvml
+from jupyter_gpu_reclaim.sim.board import Board, MiB
+from jupyter_gpu_reclaim.sim.environment import preload_nvml
 
 
 @pytest.fixture

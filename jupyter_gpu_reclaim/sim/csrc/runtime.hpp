@@ -5,6 +5,7 @@
 // empty_cache. It reads its source then, not earlier, so a host that looks (or writes) without synchronizing sees it.
 #pragma once
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/alloc_cpu.h>
@@ -33,6 +34,9 @@ inline Queue& queue(DeviceIndex d) {
   return q[d];
 }
 inline void Copy::run(DeviceIndex d) const {
+  // A delayed copy may run under other modes (inference, dispatch) than the ones it was asked for under.
+  at::AutoDispatchBelowADInplaceOrView no_autograd;
+  c10::impl::ExcludeDispatchKeyGuard no_modes(c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
   Access access;
   uint64_t began = board_now_us();
   Tensor target = to;
