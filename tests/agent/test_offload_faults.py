@@ -160,3 +160,15 @@ try: TorchOffload()
 except Unsupported as reason: print(reason, torch_is_loaded())
 """
     assert _output(program) == "This build of PyTorch knows no accelerator. True\n"
+
+
+def test_a_torch_that_lacks_a_name_is_unsupported() -> None:
+    """An older torch, without one of the names needed, makes a reason that says which, not an error."""
+    program = """
+import torch
+del torch._C._storage_Use_Count
+try: TorchOffload()
+except Unsupported as reason: print(reason)
+"""
+    sentence = "PyTorch lacks what moving its memory needs: module 'torch._C' has no attribute '_storage_Use_Count'."
+    assert _output(program) == sentence + "\n"

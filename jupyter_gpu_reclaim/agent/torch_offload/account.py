@@ -49,7 +49,8 @@ Account = namedtuple(
 
 def account(found, accelerator):
     """The `Account` of what was found. Call inside `no_user_code()`, while `found` still holds every tensor."""
-    graph_alive = any(type(o) in cuda.graph_types() for o in found.watched)
+    graph_types = cuda.graph_types()
+    graph_alive = any(type(o) in graph_types for o in found.watched)
     blocks = accelerator.live_blocks()
     if blocks is not None and not graph_alive and not any(block.private for block in blocks):
         cuda.clear_workspaces(accelerator.type)
