@@ -8,7 +8,7 @@ import sys
 from .gate import Gate
 from .kernel_hooks import KernelHooks
 from .link import Link, start_thread
-from .moves import Moves, refused, torch_offload
+from .moves import Moves, failed, offload_of_torch, refused
 from .protocol import RESIDENT
 from .reporter import Notes, Reporter
 from .watch import Watch
@@ -17,7 +17,7 @@ from .watch import Watch
 class Agent:
     """Made once per kernel, on its main thread. `invitation`: socket, kernel_id and secret, as the server gave them."""
 
-    def __init__(self, kernel, invitation, make_mechanism=torch_offload):
+    def __init__(self, kernel, invitation, make_mechanism=offload_of_torch):
         self._kernel = kernel
         self._jobs = queue.SimpleQueue()
         self._moves_ahead = 0  # asked for and not yet done
@@ -86,13 +86,8 @@ class Agent:
     def _move(self, request, move):
         try:
             reply = move()
-        except Exception as error:
-            reply = {
-                "outcome": "failed",
-                "error": "unexpected {!r:.400}".format(error),
-                "memory_intact": True,  # moves.py: open with the bytes in place, or closed with them in host memory
-                "out_of_memory": False,
-            }
+        except Exception as error:  # the bytes are whole all the same: see moves.py
+            reply = failed(error)
         self._moves_ahead -= 1
         self.reporter.measure()
         self.reporter.push()  # before the reply: who reads it next looks at the status

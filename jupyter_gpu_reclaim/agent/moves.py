@@ -10,28 +10,21 @@ import queue
 import sys
 import time
 
+from . import torch_offload  # stdlib only; torch itself is imported by the user or not at all
 from .protocol import RECLAIMED, RECLAIMING, RESIDENT, RESTORING
 
-PROGRESS_SECONDS = 0.2
 EXIT_ATTEMPTS = 3
 OTHER_FRAMEWORKS = ("jax", "tensorflow", "cupy")
-
-# What a mechanism may raise (see torch_offload/outcome.py), by name: its classes cannot be imported before torch is.
 REFUSALS = {
-    "Cancelled": "cancelled",
-    "OutOfHostMemory": "host_memory",
-    "NothingToMove": "no_gpu_memory",
-    "Unsupported": "unsupported",
+    torch_offload.Cancelled: "cancelled",
+    torch_offload.OutOfHostMemory: "host_memory",
+    torch_offload.NothingToMove: "no_gpu_memory",
 }
 
 
-def torch_offload():
-    """The mechanism for what torch holds, or None while torch is not imported. Raises its Unsupported."""
-    if "torch" not in sys.modules:
-        return None
-    from .torch_offload import TorchOffload
-
-    return TorchOffload()
+def offload_of_torch():
+    """The mechanism for what torch holds, or None while torch is not imported. Raises `torch_offload.Unsupported`."""
+    return torch_offload.TorchOffload() if torch_offload.torch_is_loaded() else None
 
 
 class Moves:
@@ -63,8 +56,13 @@ class Moves:
                 self.mechanism = self._make_mechanism()
                 self.unsupported = None if self.mechanism else _other_framework()
             except Exception as error:
-                self.unsupported = str(error) if _named(error, "Unsupported") else _unexpected(error)
+                self.do_without_mechanism(error)
         return self.mechanism
+
+    def do_without_mechanism(self, error):
+        """The mechanism has turned out not to work here; it is made anew, and may work, when next looked for."""
+        self.mechanism = None
+        self.unsupported = str(error) if isinstance(error, torch_offload.Unsupported) else _unexpected(error)
 
     # ---- suspend
 
@@ -111,13 +109,14 @@ class Moves:
         atexit.register(self.at_exit)
         started = time.monotonic()
         try:
-            details = self.mechanism.offload(self._is_unwanted, self._progress(), host_limit_bytes)
+            details = self.mechanism.offload(self._is_unwanted, self._progress, host_limit_bytes)
+        except tuple(REFUSALS) as error:
+            self.unmovable = dict(getattr(error, "unmovable", {}))
+            return refused(REFUSALS[type(error)], str(error))
         except Exception as error:
-            reason = REFUSALS.get(type(error).__name__)
-            self.unmovable = dict(getattr(error, "unmovable", None) or {})
-            if reason:
-                return refused(reason, str(error))
-            return failed(error, out_of_memory=False)
+            return failed(error)
+        if details.problem:
+            self._note("The GPU memory was not given back in full: {}".format(details.problem))
         self.needed_bytes = dict(details.needed_bytes)
         self.unmovable = dict(details.unmovable)
         self._gate.become(RECLAIMED)
@@ -135,10 +134,10 @@ class Moves:
         self._gate.become(RESTORING)
         started = time.monotonic()
         try:
-            details = self.mechanism.onload(self._progress())
+            details = self.mechanism.onload(self._progress)
         except Exception as error:
             self._gate.become(RECLAIMED)
-            return failed(error, out_of_memory=_named(error, "OutOfDeviceMemory"))
+            return failed(error)
         self.needed_bytes = {}
         self._gate.open()
         return self._done(details, started)
@@ -207,17 +206,9 @@ class Moves:
 
     # ---- replies
 
-    def _progress(self):
-        """A callback for the mechanism that tells the server at most five times a second."""
-        last = [0.0]
-
-        def progress(done_bytes, total_bytes):
-            now = time.monotonic()
-            if now - last[0] >= PROGRESS_SECONDS:
-                last[0] = now
-                self._send({"op": "progress", "done_bytes": done_bytes, "total_bytes": total_bytes})
-
-        return progress
+    def _progress(self, done_bytes, total_bytes):
+        """Told by the mechanism, at most five times a second."""
+        self._send({"op": "progress", "done_bytes": done_bytes, "total_bytes": total_bytes})
 
     @staticmethod
     def _done(details, started):
@@ -236,15 +227,14 @@ def refused(reason, detail=""):
     return {"outcome": "refused", "reason": reason, "detail": detail}
 
 
-def failed(error, out_of_memory):
+def failed(error):
     """The state is the one before the move, and it can be tried again, unless the mechanism says otherwise."""
-    intact = bool(getattr(error, "memory_intact", True))
-    sentence = str(error) or _unexpected(error)
-    return {"outcome": "failed", "error": sentence, "memory_intact": intact, "out_of_memory": out_of_memory}
-
-
-def _named(error, name):
-    return type(error).__name__ == name
+    return {
+        "outcome": "failed",
+        "error": str(error) or _unexpected(error),
+        "memory_intact": bool(getattr(error, "memory_intact", True)),
+        "out_of_memory": isinstance(error, torch_offload.OutOfDeviceMemory),
+    }
 
 
 def _unexpected(error):

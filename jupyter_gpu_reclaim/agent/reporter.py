@@ -104,7 +104,7 @@ class Reporter:
             "background_work": self._watch.snapshot() if background_work is None else background_work,
             "allocator_active": self._allocator_active,
             "gpus": self._gpus,
-            "mechanism": getattr(moves.mechanism, "name", "torch_offload") if moves.mechanism else None,
+            "mechanism": "torch_offload" if moves.mechanism else None,
             "unsupported": moves.unsupported,
             "host_bytes": self._host_bytes,
             "needed_bytes": moves.needed_bytes,
@@ -117,11 +117,19 @@ class Reporter:
         mechanism = self._moves.find_mechanism()
         if mechanism is None or self._gate.phase in (RECLAIMING, RESTORING):
             return
-        passed, counters = self._gate.passed, mechanism.counters()
+        passed = self._gate.passed
+        try:
+            counters, self._gpus, self._host_bytes = (
+                mechanism.counters(),
+                mechanism.gpus(),
+                mechanism.host_bytes,
+            )
+        except Exception as error:
+            self._moves.do_without_mechanism(error)
+            return
         if passed == self._counted_at_pass and not self._gate.inside:
             self._allocator_active = counters != self._counters
         self._counters, self._counted_at_pass = counters, passed
-        self._gpus, self._host_bytes = mechanism.gpus(), mechanism.host_bytes
 
     def _sample(self):
         self._watch.sample()

@@ -1,38 +1,15 @@
 """Run inside a kernel under test: a mechanism without a GPU, whose "tensors" end the process when read while away.
 
-It keeps the contract of agent/torch_offload (same names, same exceptions by name, same results). A move waits while the
-file `hold` exists, so that a test can look at a kernel in the midst of one.
+It keeps the contract of agent/torch_offload and uses its exceptions and results. A move waits while the file `hold`
+exists, so that a test can look at a kernel in the midst of one.
 """
 
 import os
 import sys
 import time
-from collections import namedtuple
 
-Offloaded = namedtuple("Offloaded", "moved_bytes freed_bytes needed_bytes unmovable host_bytes")
-Onloaded = namedtuple("Onloaded", "moved_bytes")
-
-
-class Cancelled(Exception):
-    """As in torch_offload."""
-
-
-class NothingToMove(Exception):
-    """As in torch_offload."""
-
-
-class OutOfHostMemory(Exception):
-    """As in torch_offload."""
-
-
-class OutOfDeviceMemory(Exception):
-    """As in torch_offload."""
-
-
-class OnloadFailed(Exception):
-    """As in torch_offload."""
-
-    memory_intact = True
+outcome = sys.modules["_jupyter_gpu_reclaim_agent.torch_offload"]
+OutOfDeviceMemory = outcome.OutOfDeviceMemory
 
 
 class Bytes:
@@ -53,7 +30,6 @@ class Bytes:
 class BytesMechanism:
     """Holds everything in lists, and fails on demand: `fails` maps a move to how often and with what it fails."""
 
-    name = "bytes"
     offloaded = False
     host_bytes = 0
 
@@ -77,19 +53,28 @@ class BytesMechanism:
         """Mark everything as away."""
         total = sum(len(tensor._text) for tensor in self.tensors)
         if not total:
-            raise NothingToMove("there is nothing")
+            raise outcome.NothingToMove("there is nothing")
         if host_limit_bytes is not None and host_limit_bytes < total:
-            raise OutOfHostMemory(f"only {host_limit_bytes} bytes are allowed")
+            raise outcome.OutOfHostMemory(f"only {host_limit_bytes} bytes are allowed")
         self._fail_on_demand("offload")
         progress(0, total)
         while True:
             if cancelled():
-                raise Cancelled("user code arrived")
+                raise outcome.Cancelled("user code arrived")
             if not os.path.exists(self.hold):
                 break
             time.sleep(0.002)
         self.offloaded, self.host_bytes = True, total
-        return Offloaded(total, {"GPU-test": total}, {"GPU-test": total}, {}, total)
+        return outcome.Offloaded(
+            moved_bytes=total,
+            freed_bytes={"GPU-test": total},
+            needed_bytes={"GPU-test": total},
+            unmovable={},
+            unexplained_bytes=0,
+            host_bytes=total,
+            seconds={},
+            problem=None,
+        )
 
     def onload(self, progress):
         """Bring everything back."""
@@ -97,7 +82,7 @@ class BytesMechanism:
         while os.path.exists(self.hold):
             time.sleep(0.002)
         moved, self.offloaded, self.host_bytes = self.host_bytes, False, 0
-        return Onloaded(moved)
+        return outcome.Onloaded(moved, {})
 
     def _fail_on_demand(self, move):
         times, error, sentence = self.fails.get(move, (0, None, ""))

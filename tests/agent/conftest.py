@@ -41,7 +41,7 @@ def python(request: pytest.FixtureRequest) -> str:
 def shared_rig(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """One kernel for all tests of a module."""
     rig = Rig(python, tmp_path_factory.mktemp("k"))
-    yield rig.start()
+    yield rig.start().use_bytes()
     rig.stop()
 
 
@@ -59,5 +59,5 @@ def rig(shared_rig: Rig) -> Rig:
 def own_rig(python: str, tmp_path: Path) -> Iterator[Rig]:
     """A kernel of the test's own, for what ends it."""
     rig = Rig(python, tmp_path)
-    yield rig.start()
+    yield rig.start().use_bytes()
     rig.stop()

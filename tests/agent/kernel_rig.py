@@ -11,19 +11,27 @@ MECHANISM = Path(__file__).with_name("bytes_mechanism.py")
 
 
 class Rig:
-    """A kernel whose agent is connected to a scripted server, with the bytes mechanism in place."""
+    """A kernel whose agent is connected to a scripted server."""
 
-    def __init__(self, python: str, folder: Path) -> None:
+    def __init__(self, python: str, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.hold = folder / "hold"
         self.server = ServerEnd(folder / "s")
-        self.kernel = RealKernel(python, folder, folder / "s")
+        self.kernel = RealKernel(python, folder, folder / "s", **environment)
 
     def start(self) -> Rig:
         """Start both and wait for the agent's first status."""
         self.server.listen()
-        self.kernel.start()
-        self.server.wait_for_op("status")
+        try:
+            self.kernel.start()
+            self.server.wait_for_op("status")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def use_bytes(self) -> Rig:
+        """Put the bytes mechanism in place, and one "tensor" `t`."""
         cell = self.kernel.run(f"HOLD = {str(self.hold)!r}\nexec(open({str(MECHANISM)!r}).read())")
         assert cell.status == "ok", cell.reply
         assert self.kernel.run("t = Bytes('precious')").status == "ok"

@@ -16,7 +16,7 @@ from jupyter_client.manager import KernelManager
 from jupyter_gpu_reclaim.agent import protocol
 
 AGENT_FOLDER = Path(protocol.__file__).parent
-DEADLINE = 30.0
+DEADLINE = 120.0  # generous: only a hang reaches it
 
 
 @dataclass

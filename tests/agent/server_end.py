@@ -13,7 +13,7 @@ from typing import Any
 from jupyter_gpu_reclaim.agent import protocol
 
 ENDED = "(the connection ended)"  # stands in `heard` where an agent's connection came to its end
-DEADLINE = 30.0  # generous: only a broken agent ever waits so long
+DEADLINE = 60.0  # generous: only a broken agent ever waits so long
 Message = dict[str, Any]
 
 
