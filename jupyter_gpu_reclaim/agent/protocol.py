@@ -10,18 +10,18 @@ agent → server
                       and at once when phase, running or waiting changes what the server would do
     restore_wanted    cells (how many wait), trigger ("execute", "comm_msg", …)     user code reached the closed gate
     restore_unwanted  —                                                             the last one that waited gave up
-    progress          done_bytes, total_bytes                                        while bytes move, at most 5 a second
+    progress          done_bytes, total_bytes                                       while bytes move, at most 5 a second
     reply             re (the request's id), outcome + its keys (below), or status
 server → agent
     welcome           version, sample_seconds, orphan_seconds, harmless_modules (list of str)
     rejected          message                                                        then the server closes
-    suspend           id                   → reply outcome done | refused | failed
+    suspend           id, host_limit_bytes → reply outcome done | refused | failed (the limit may be left out)
     resume            id                   → reply outcome done | refused | failed
     look              id                   → reply status: a fresh STATUS (judges background work anew)
     end_wait          message              cells waiting at the gate end with one clear error carrying it; no reply
 
-reply, outcome "done":     moved_bytes, freed_bytes {uuid: bytes}, needed_bytes {uuid: bytes}, unmovable {reason: bytes},
-                           took_seconds
+reply, outcome "done":     moved_bytes, freed_bytes {uuid: bytes}, needed_bytes {uuid: bytes},
+                           unmovable {reason: bytes}, took_seconds
 reply, outcome "refused":  reason (a core.model.Reason value), detail
 reply, outcome "failed":   error, memory_intact (bool), out_of_memory (bool)
 """
@@ -45,7 +45,7 @@ STATUS_KEYS = (
     "waiting",  # user code waiting at the closed gate, a count
     "last_active_at",  # end of the last user code that counts as activity (silent executions do not); None: never
     "background_work",  # list of str, [] none found, None not judged yet
-    "allocator_active",  # bool or None: did the allocator's counters move since the last status with no user code at work
+    "allocator_active",  # did the allocator's counters move in the last beat without user code? None: not known
     "gpus",  # {uuid: {"name", "index", "allocated_bytes", "reserved_bytes"}}; {} before torch touched a device
     "mechanism",  # "torch_offload", or None
     "unsupported",  # a sentence when mechanism is None although torch (or another framework) is loaded
