@@ -170,5 +170,7 @@ del torch._C._storage_Use_Count
 try: TorchOffload()
 except Unsupported as reason: print(reason)
 """
-    sentence = "PyTorch lacks what moving its memory needs: module 'torch._C' has no attribute '_storage_Use_Count'."
+    sentence = (
+        "PyTorch lacks what moving its memory needs: module 'torch._C' has no attribute '_storage_Use_Count'."
+    )
     assert _output(program) == sentence + "\n"
