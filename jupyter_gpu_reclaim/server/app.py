@@ -20,6 +20,7 @@ from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reconciler import Reconciler
+from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 from jupyter_gpu_reclaim.server.events import Events
 from jupyter_gpu_reclaim.server.handlers import ROUTES
 from jupyter_gpu_reclaim.server.injection import Injection
@@ -78,9 +79,9 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         await self._links.stop()
         await self.reclaim_log.close()
 
-    def allocators(self) -> dict[str, dict[str, dict[str, int]]]:
-        """What the allocator in each kernel holds now: bytes allocated and reserved, by GPU, by kernel id."""
-        return {link.kernel_id: link.status.allocator() for link in self._links.all()}
+    def agents(self) -> dict[str, AgentStatus]:
+        """What each kernel's agent last said, by kernel id."""
+        return {link.kernel_id: link.status for link in self._links.all()}
 
     def _build(self, serverapp: Any) -> None:
         policy = self.to_policy()

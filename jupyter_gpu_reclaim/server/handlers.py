@@ -18,9 +18,11 @@ from jupyter_gpu_reclaim.core.model import Decision, Event, Keep, Reason, Reclai
 from jupyter_gpu_reclaim.core.wire import WireError, from_json, to_json
 from jupyter_gpu_reclaim.ports import BadCursor, LogUnavailable
 from jupyter_gpu_reclaim.reconciler import InvalidPin, NotObserved, Reconciler, Status, UnknownKernel
+from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 
 STATUS, KERNELS, LOG = "gpu_reclaim:status", "gpu_reclaim:kernels", "gpu_reclaim:log"
 MOST_ROWS = 1000
+SILENT = AgentStatus()
 
 
 class Problem(tornado.web.HTTPError):
@@ -101,7 +103,7 @@ class StatusHandler(Handler):
     @with_problems
     async def get(self) -> None:
         """GET status."""
-        self.finish(status_body(self.reconciler.status(), self.extensionapp.allocators()))
+        self.finish(status_body(self.reconciler.status(), self.extensionapp.agents()))
 
 
 class ReclaimHandler(Handler):
@@ -182,8 +184,8 @@ class LogHandler(Handler):
         return None if text is None else from_json(kind, text)
 
 
-def status_body(status: Status, allocators: Mapping[str, Any]) -> dict[str, Any]:
-    """The reply of GET status: the snapshot, with each kernel's decision and allocator beside what was seen of it."""
+def status_body(status: Status, agents: Mapping[str, AgentStatus]) -> dict[str, Any]:
+    """The reply of GET status: the snapshot, with each kernel's decision and its agent's word beside what was seen."""
     snapshot = status.snapshot
     seen = {"taken_at": None, "gpus": None, "host_available_bytes": None, "outside_pressure": {}}
     if snapshot is not None:
@@ -198,7 +200,8 @@ def status_body(status: Status, allocators: Mapping[str, Any]) -> dict[str, Any]
             {
                 **to_json(holding),
                 "footprint_bytes": holding.footprint_bytes,
-                "gpus": allocators.get(holding.kernel_id, {}),
+                "gpus": agents.get(holding.kernel_id, SILENT).allocator(),
+                "notes": list(agents.get(holding.kernel_id, SILENT).notes),
                 "decision": to_json(status.decisions[holding.kernel_id]),
                 "explanation": status.explanations[holding.kernel_id],
                 "due_at": to_json(status.due_at[holding.kernel_id]),

@@ -8,8 +8,9 @@ from logging import LoggerAdapter
 from typing import Any
 
 from jupyter_gpu_reclaim.core.model import Done, Failed, Outcome, Reason, Refused
+from jupyter_gpu_reclaim.server.agent_link import LinkLost
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus, count, counts
-from jupyter_gpu_reclaim.server.link import AgentLinks, LinkLost
+from jupyter_gpu_reclaim.server.link import AgentLinks
 
 # A move that takes longer than this has hung: the slowest hosts seen copy ten times as fast.
 SHORTEST_LIMIT = timedelta(seconds=60)

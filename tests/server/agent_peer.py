@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpu_reclaim.agent import protocol
-from jupyter_gpu_reclaim.server.link import AgentLink, AgentLinks
+from jupyter_gpu_reclaim.server.agent_link import AgentLink
+from jupyter_gpu_reclaim.server.link import AgentLinks
 
 WELCOME = {"sample_seconds": 1.0, "orphan_seconds": 5.0, "harmless_modules": ["mine"]}
 LOG = logging.LoggerAdapter(logging.getLogger("links"))

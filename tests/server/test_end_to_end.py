@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -237,3 +238,21 @@ def test_a_child_that_holds_gpu_memory_is_background_work(
             await a.run("child.kill(); child.wait()")
 
     server.run(story())
+
+
+def test_a_dry_run_moves_nothing_and_says_what_it_would_have(tmp_path: Path, board: Board) -> None:
+    """In a dry run an idle kernel's reclaim is logged as proposed, a request is answered 409, and no byte moves."""
+    settings = {"GpuReclaim.mode": "dry_run", "GpuReclaim.idle_after_seconds": 0}
+
+    async def story() -> None:
+        a = await filled(server, await server.open("dry.ipynb"))
+        row = await server.until(lambda row: row["decision"]["act"] == "reclaim", a.kernel_id)
+        code, reply = await server.call("POST", RECLAIM, {}, a.kernel_id)
+        assert (code, reply["reason"]) == (409, "dry_run")
+        _, log = await server.call("GET", "/log")
+        assert {row["event"] for row in log["transitions"]} == {"reclaim_proposed"}
+        assert board.used_bytes(row["pid"]) >= HELD_BYTES + CONTEXT_BYTES
+        await server.shut_down(a)
+
+    with RunningServer(tmp_path, settings, environment(board.path)) as server:
+        server.run(story())

@@ -16,7 +16,7 @@ from agent_peer import DEADLINE_SECONDS, WELCOME, Peer, agent_of, listening
 
 from jupyter_gpu_reclaim.agent import protocol
 from jupyter_gpu_reclaim.core.model import Phase
-from jupyter_gpu_reclaim.server.link import AgentLink, LinkLost
+from jupyter_gpu_reclaim.server.agent_link import AgentLink, LinkLost
 
 LONG = timedelta(seconds=DEADLINE_SECONDS)
 STATUS = {
