@@ -6,7 +6,7 @@ set when the case ends; `project(name, source)` and `library(name, source)` impo
 and inside a site-packages folder; `loop` is the kernel's asyncio loop.
 
 The cases were written before the rules, and split by a fixed seed: the rules were tuned on `TUNING` alone, `HELD_OUT`
-was run once at the end (its first result is recorded in test_background_work.py).
+was run once, when the rules stood. The first results are in test_background_work.py.
 """
 
 from dataclasses import dataclass

@@ -1,12 +1,15 @@
 """Judges one thread by what it was given to run and by its stack."""
 
+import queue
 import threading
 import types
 
 from .callables import class_attribute, instance_dict
 from .origin import LIBRARY, SERVICE, USER, last, says, text, within
+from .turns import Turns
 
-HARMLESS, PASSIVE = "harmless", "passive"  # PASSIVE: cannot go on unless other code of this process lets it
+# PASSIVE: cannot go on unless other code of this process lets it, or work that is counted elsewhere comes back.
+HARMLESS, PASSIVE = "harmless", "passive"
 _STACK_LIMIT = 400
 # Workers of the standard library and torch run what they are handed, so they are harmless only while they have nothing.
 _POOL = "multiprocessing.pool"
@@ -43,6 +46,7 @@ class Threads:
     def __init__(self, origins, callables):
         self._origins = origins
         self._callables = callables
+        self._turns = Turns()
 
     def judge(self, thread, stack, known_loops=()):
         """HARMLESS, PASSIVE, or a sentence that names what runs. `thread` is None where Python knows none.
@@ -68,8 +72,13 @@ class Threads:
             return who + " is a timer that will run " + says(owners[0])
         return self._without_user_code(who, instance_dict(thread), owners[0], stack, waits, known_loops)
 
-    @staticmethod
-    def _without_user_code(who, attributes, owner, stack, waits, known_loops):
+    def _unless_it_runs(self, who, attributes):
+        """PASSIVE for an untimed wait, which must not end by itself."""
+        if self._turns.keeps_running(attributes.get("_native_id")):
+            return who + " keeps running, though it is only ever seen waiting for others"
+        return PASSIVE
+
+    def _without_user_code(self, who, attributes, owner, stack, waits, known_loops):
         """The verdict on a thread that was given no user code and was seen in none."""
         innermost = stack[0] if stack else owner
         if owner.module == _POOL:
@@ -86,9 +95,14 @@ class Threads:
         if owner.module in _LISTENERS and innermost.module in _WAITS:
             return PASSIVE
         if owner.module == _EXECUTOR and innermost.name == "_worker":
-            return PASSIVE
+            # a sample falls where threads let go of the GIL, so between two short jobs: the next one is in the queue
+            if any(
+                type(held) is queue.SimpleQueue and not held.empty() for held in attributes.get("_args", ())
+            ):
+                return who + " serves a thread executor with work queued"
+            return self._unless_it_runs(who, attributes)
         if waits and (owner.kind == LIBRARY or owner.module in (_EXECUTOR, _FEEDER)):
-            return PASSIVE
+            return self._unless_it_runs(who, attributes)
         target = attributes.get("_target")
         if type(target) is types.MethodType and any(target.__self__ is loop for loop in known_loops):
             return HARMLESS
@@ -109,7 +123,11 @@ class Threads:
             run = attributes.get("function")
         whose = self._origins.of_class(cls)
         ends = [] if run is None else self._callables.ends(run)
-        return [whose._replace(name=whose.name + ".run"), *ends] if whose.kind == USER else ends
+        if whose.kind == USER:
+            return [whose._replace(name=whose.name + ".run"), *ends]
+        if whose.kind == SERVICE and not any(end.kind == USER for end in ends):
+            return [whose]  # its `run` may be wrapped by a decorator from elsewhere
+        return ends
 
     def judge_main(self, stack):
         """The same for the thread of the kernel's event loop: only what the loop has called counts."""
