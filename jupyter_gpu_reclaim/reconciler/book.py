@@ -40,8 +40,8 @@ class Book:
         except KeyError:
             raise UnknownKernel(f"There is no kernel {kernel_id}.") from None
 
-    async def take_in(self, snapshot: Snapshot, look: int) -> None:
-        """Bring the memory up to what look number `look` found, with a row for whatever the agents know better."""
+    async def take_in(self, snapshot: Snapshot) -> None:
+        """Bring the memory up to what a look has found, with a row for whatever the agents know better."""
         self._looked_at = now = snapshot.taken_at
         self._moves.simulated_gpus = frozenset(gpu.uuid for gpu in snapshot.gpus or () if gpu.simulated)
         present = {holding.kernel_id for holding in snapshot.holdings}
@@ -52,7 +52,7 @@ class Book:
         strangers = [m for m in self._memory.values() if m.holding.managed and not m.recalled]
         await self._recall(strangers)
         for memory in self._memory.values():
-            settled = settle(memory, look, now, at_once=memory in strangers and memory.recalled)
+            settled = settle(memory, now, at_once=memory in strangers and memory.recalled)
             if settled is not None:
                 event, reason, detail = settled
                 memory.rested()

@@ -163,12 +163,11 @@ class Reconciler:
         """Look, decide, begin the acts. Returns before they end. A failed look raises nothing: `status()` says so."""
         async with self._ticking:
             self._journal.kick()
-            self._moves.look += 1
-            look, wishes = self._moves.look, self._wishes.standing()
+            wishes = self._wishes.standing()
             snapshot = await self._look()
             try:
                 if snapshot is not None:
-                    await self._book.take_in(snapshot, look)
+                    await self._book.take_in(snapshot)
                     self._decide_and_act(snapshot, wishes)
             finally:
                 self._refuse_unanswered(wishes)

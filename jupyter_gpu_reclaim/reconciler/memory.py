@@ -36,7 +36,6 @@ class KernelMemory:
     touched: bool = False  # rows of ours have moved its phase
     recalled: bool = False  # the log was asked about this kernel's past
     moving: bool = False  # a move of ours is under way
-    moved_in_look: int = 0  # number of the look during which our last move ended
     episode_id: str | None = None
     needed: dict[str, int] = field(default_factory=dict)  # bytes per GPU to come back, before growth
     pinned_until: datetime | None = None
@@ -108,15 +107,10 @@ class KernelMemory:
         self.retry_at = self.grown_until = None
 
 
-def settle(
-    memory: KernelMemory, look: int, now: datetime, at_once: bool
-) -> tuple[Event, Reason | None, str] | None:
-    """The event that makes the memory agree with what the agent says, or None while there is nothing to settle.
-
-    `look` is the number of the look that found it: a move that ended during that look cannot be judged by it.
-    """
+def settle(memory: KernelMemory, now: datetime, at_once: bool) -> tuple[Event, Reason | None, str] | None:
+    """The event that makes the memory agree with what the agent says, or None while there is nothing to settle."""
     seen = memory.holding
-    known = seen.managed and not memory.moving and memory.moved_in_look < look
+    known = seen.managed and not memory.moving
     if not known or seen.phase is memory.phase or (memory.phase, seen.phase) not in _SETTLED_BY:
         memory.disagrees_since = None
         return None

@@ -44,7 +44,6 @@ class Moves:
         self._done = done  # called after every outcome
         self._tasks: dict[asyncio.Task, str] = {}
         self._last_row_at: datetime | None = None
-        self.look = 0  # number of the look that is under way or was the last
         self.simulated_gpus: frozenset[str] = frozenset()
 
     # -- rows -------------------------------------------------------------------------------------------------------
@@ -163,7 +162,7 @@ class Moves:
         try:
             outcome = await _outcome(act, memory.kernel_id)
         finally:
-            memory.moving, memory.moved_in_look = False, self.look
+            memory.moving = False
         row = self._conclude(memory, outcome, events)
         if isinstance(outcome, Done):
             memory.rested()

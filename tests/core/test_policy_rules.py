@@ -197,6 +197,22 @@ def test_one_that_can_never_fit_blocks_nobody():
     )
 
 
+def test_where_no_room_can_be_made_elsewhere_it_still_is():
+    """One that waits in vain on its GPU does not keep room from being made for another on another GPU."""
+    vain, other = away("vain", gib=12, waited=5), away("other", footprint={"g1": 4 * GIB})
+    idle = idle_kernel("i", minutes=5, footprint={"g1": 4 * GIB})
+    found = decide(world(vain, other, idle, gpus=(gpu("g0", free=1), gpu("g1", free=1))), POLICY, {})
+    assert found[2] == Reclaim("i", Reason.ADMISSION)
+
+
+def test_equals_are_told_apart_by_name():
+    """Two kernels alike in everything take their turns in the same order however they are listed."""
+    a, b = idle_kernel("a"), idle_kernel("b")
+    policy = replace(POLICY, max_in_flight=1)
+    assert decide(world(a, b), policy, {}) == (Reclaim("a", Reason.IDLE), Keep("b", Reason.TURN))
+    assert decide(world(b, a), policy, {}) == (Keep("b", Reason.TURN), Reclaim("a", Reason.IDLE))
+
+
 def test_user_code_goes_before_wishes():
     """A cell that waits comes before a person's earlier wish to have a kernel restored."""
     wish = away("wish", gib=10, waited=30, waiting=0)

@@ -308,3 +308,40 @@ async def test_a_kernel_lost_by_the_driver_is_said_to_be_lost():
     await rounds(one, world, 3, seconds=600)
     assert world.log.events() == [Event.RECLAIM_STARTED, Event.LOST]
     assert one.status().decisions["a"] == Keep("a", Reason.LOST)
+
+
+async def test_a_rest_after_a_refusal_ends_when_the_kernel_is_used():
+    """Whatever stood in the way may be gone with the next cell, so the long rest does not outlast it."""
+    world = World()
+    kernel = world.start("a", idle=HOUR, g0=GIB)
+    world.script = lambda call, when: setattr(
+        kernel, "background_work", ("thread",) if (call, when) == ("suspend", "before") else ()
+    )
+    one = reconciler(world, retry_after=timedelta(days=1))
+    await rounds(one, world, 2)
+    assert one.status().decisions["a"] == Keep("a", Reason.RETRY_LATER)
+    world.script = lambda call, when: None
+    world.run_cell("a")
+    world.end_cell("a")
+    await rounds(one, world, 2, seconds=1200)
+    assert kernel.phase is Phase.RECLAIMED
+
+
+async def test_a_wait_is_ended_once():
+    """While the agent is still ending the cells, they are not told again and the log has one row."""
+    world = World()
+    world.start("a", idle=HOUR, g0=8 * GIB)
+    one = reconciler(world)
+    await rounds(one, world)
+    world.others["g0"] = 16 * GIB
+    world.run_cell("a")
+    await rounds(one, world, 10, seconds=60)
+    ending = asyncio.Event()
+    world.script = lambda call, when: ending if (call, when) == ("end_wait", "before") else None
+    for _ in range(3):
+        await one.tick()
+        world.clock.advance(seconds=60)
+    ending.set()
+    await rounds(one, world)
+    assert world.log.events().count(Event.WAIT_ENDED) == 1
+    assert len(world.kernels["a"].errors) == 1

@@ -269,3 +269,20 @@ async def test_a_listener_that_raises_harms_nobody():
     world.run_cell("a")
     await rounds(one, world, 2)
     assert len(heard) == 2
+
+
+async def test_a_past_that_is_read_late_does_not_undo_the_present():
+    """A new server whose log does not answer at first restores a waiting kernel; the log's old news changes nothing."""
+    world = World()
+    kernel = world.start("a", idle=HOUR, g0=GIB)
+    await rounds(reconciler(world), world)
+    world.run_cell("a")
+    one = reconciler(world)
+    world.script = lambda call, when: OSError("not yet") if call == "query" else None
+    await rounds(one, world)
+    assert kernel.running_since is not None
+    world.script = lambda call, when: None
+    await rounds(one, world, 3)
+    assert one.status().snapshot.holdings[0].phase is Phase.RESIDENT
+    assert world.log.events() == RECLAIM + RESTORE
+    check(world)
