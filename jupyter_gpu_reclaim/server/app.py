@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import os
 import sys
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
     reclaim_log: SqlReclaimLog | None = None
     why_not_running = NOT_STARTED
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._started = AsyncExitStack()  # what is to be stopped, in the order of starting
+
     def initialize_handlers(self) -> None:
         """Add the REST API; until started it replies 503."""
         self.handlers.extend(ROUTES)
@@ -61,58 +66,55 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             self.why_not_running = NEEDS_LINUX
             self.log.warning(NEEDS_LINUX)
             return
-        self._build(serverapp)
-        await self._links.start()
-        self._injection.install()
-        self._events.start()
-        self.reconciler.on_change(self._events.tell)
-        self._loop = asyncio.create_task(self.reconciler.run(), name="gpu-reclaim")
+        async with AsyncExitStack() as started:
+            await self._start(serverapp, started)
+            self._started = started.pop_all()
 
     async def stop_extension(self) -> None:
         """End everything, moves under way included, within a bounded time. Reclaimed kernels restore by themselves."""
-        reconciler, self.reconciler = self.reconciler, None
-        if reconciler is None:
-            return
-        self._injection.remove()
-        self._events.stop()
-        await reconciler.stop(STOP_TIMEOUT_SECONDS)
-        await self._links.stop()
-        await self.reclaim_log.close()
+        self.reconciler = None
+        started, self._started = self._started, AsyncExitStack()
+        await started.aclose()
 
     def agents(self) -> dict[str, AgentStatus]:
         """What each kernel's agent last said, by kernel id."""
         return {link.kernel_id: link.status for link in self._links.all()}
 
-    def _build(self, serverapp: Any) -> None:
+    async def _start(self, serverapp: Any, started: AsyncExitStack) -> None:
+        """Make and start every part; `started` learns how to stop each as soon as it runs."""
         policy = self.to_policy()
-        welcome = {
+        self.reclaim_log = SqlReclaimLog(self.db_url or default_db_url())
+        started.push_async_callback(self.reclaim_log.close)
+        self._links = links = AgentLinks(
+            Path(jupyter_runtime_dir()), self._welcome(), self.log, lambda kernel_id: reconciler.wake()
+        )
+        factory = KernelProvisionerFactory.instance(parent=serverapp)
+        injection = Injection(factory, links, Path(agent.__file__).parent / "startup.py", self.log)
+        kernels = AgentKernels(links, self.log)
+        labels = NotebookLabels(serverapp.session_manager, self.log)
+        observer = ServerObserver(serverapp.kernel_manager, labels, links, injection, Nvml(), owner_name())
+        started.push_async_callback(observer.close)
+        reconciler = Reconciler(
+            observer, kernels, self.reclaim_log, SystemClock(), policy, tick_seconds=self.tick_seconds
+        )
+        events = Events(serverapp.event_logger, links, kernels, injection, self.log)
+        started.push_async_callback(links.stop)
+        await links.start()
+        reconciler.on_change(events.tell)
+        started.push_async_callback(reconciler.stop, STOP_TIMEOUT_SECONDS)
+        self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
+        started.callback(events.stop)
+        events.start()
+        started.callback(injection.remove)
+        injection.install()
+        self.reconciler = reconciler
+
+    def _welcome(self) -> dict[str, Any]:
+        return {
             "sample_seconds": self.sample_seconds,
             "orphan_seconds": self.orphan_seconds,
             "harmless_modules": list(self.harmless_modules),
         }
-        self._links = AgentLinks(
-            Path(jupyter_runtime_dir()), welcome, self.log, lambda kernel_id: self._wake()
-        )
-        self._injection = Injection(
-            KernelProvisionerFactory.instance(parent=serverapp),
-            self._links,
-            Path(agent.__file__).parent / "startup.py",
-            self.log,
-        )
-        kernels = AgentKernels(self._links, self.log)
-        labels = NotebookLabels(serverapp.session_manager, self.log)
-        observer = ServerObserver(
-            serverapp.kernel_manager, labels, self._links, self._injection, Nvml(), owner_name()
-        )
-        self._events = Events(serverapp.event_logger, self._links, kernels, self._injection, self.log)
-        self.reclaim_log = SqlReclaimLog(self.db_url or default_db_url())
-        self.reconciler = Reconciler(
-            observer, kernels, self.reclaim_log, SystemClock(), policy, tick_seconds=self.tick_seconds
-        )
-
-    def _wake(self) -> None:
-        if self.reconciler is not None:
-            self.reconciler.wake()
 
 
 def owner_name() -> str:
@@ -126,5 +128,8 @@ def owner_name() -> str:
 def default_db_url() -> str:
     """An SQLite file in Jupyter's data directory."""
     folder = Path(jupyter_data_dir())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        pass  # the log says what is wrong, whenever it is needed, and works once it is put right
     return f"sqlite:///{folder / 'gpu_reclaim.sqlite'}"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from jupyter_server.gateway.managers import GatewayKernelManager
 
 from jupyter_gpu_reclaim.core.model import Holding, Snapshot
 from jupyter_gpu_reclaim.gpu.host import available_host_bytes
@@ -24,7 +27,7 @@ from jupyter_gpu_reclaim.server.patient_thread import PatientThread, StillBusy
 from jupyter_gpu_reclaim.server.processes import command_name
 from jupyter_gpu_reclaim.server.processes_by_kernel import ProcessesByKernel
 
-DRIVER_LIMIT = timedelta(seconds=5)
+DRIVER_LIMIT, CLOSE_LIMIT = timedelta(seconds=5), timedelta(seconds=1)
 HELLO_EXPECTED_WITHIN = timedelta(seconds=30)
 
 STARTING = "It has just started, and its agent has not reported yet."
@@ -64,6 +67,7 @@ class ServerObserver:
         self._labels = labels
         self._links = links
         self._injection = injection
+        self._nvml = nvml
         self._owner = owner
         self._processes = ProcessesByKernel()
         self._hardware = PatientThread(
@@ -83,6 +87,12 @@ class ServerObserver:
             host_available_bytes=hardware.host_available_bytes,
             holdings=tuple(self._holding(kernel, seen[kernel.kernel_id], now) for kernel in kernels),
         )
+
+    async def close(self) -> None:
+        """Let the driver go; one that hangs is left behind."""
+        if not self._hardware.is_busy:
+            with suppress(StillBusy):
+                await PatientThread(self._nvml.close, CLOSE_LIMIT, "gpu-reclaim-nvml").result()
 
     async def _read_hardware(self) -> Hardware:
         try:
@@ -107,7 +117,7 @@ class ServerObserver:
             owner=self._owner,
             language=getattr(getattr(provisioner, "kernel_spec", None), "language", None) or "unknown",
             pid=getattr(provisioner, "pid", None),
-            is_here=provisioner is not None,
+            is_here=not isinstance(kernel, GatewayKernelManager),
         )
 
     def _join(self, reading: Reading, kernels: list[KernelFacts]) -> dict[str, Seen]:

@@ -31,6 +31,11 @@ class PatientThread(Generic[T]):
         self._overdue = False
         self._started_at = 0.0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is under way."""
+        return self._running is not None and not self._running.done()
+
     async def result(self) -> T:
         """What `call` returns or raises. Raises `StillBusy` after the limit, and at once while it stays busy."""
         if self._running is None:

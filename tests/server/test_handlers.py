@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -275,6 +276,19 @@ async def test_before_it_runs_and_after_it_stopped_it_says_so(
         assert (await call("GET", "/status"))[0] == 200
         await app.stop_extension()
         await app.stop_extension()
+
+
+async def test_a_log_that_cannot_be_opened_does_not_keep_us_from_starting(
+    jp_serverapp: ServerApp, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where Jupyter's data directory cannot hold the log the status works, and the log is 503 with the cause."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "file" / "data"))
+    await jp_serverapp.extension_manager.start_all_extensions()
+    assert (await call("GET", "/status"))[0] == 200
+    code, reply = await call("GET", "/log")
+    assert (code, reply["reason"]) == (503, "log_unavailable")
+    assert str(tmp_path / "file") in reply["message"]
 
 
 async def test_elsewhere_than_on_linux_it_only_says_so(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from agent_peer import agent_of, listening
+from jupyter_server.gateway.managers import GatewayKernelManager
 
 from jupyter_gpu_reclaim.core.model import Gpu
 from jupyter_gpu_reclaim.gpu.nvml import Reading
@@ -56,8 +57,9 @@ class Kernels:
         """See `MappingKernelManager`."""
         spec = SimpleNamespace(language="python")
         provisioner = SimpleNamespace(pid=self.pids[kernel_id], kernel_spec=spec)
-        elsewhere = kernel_id == "remote"
-        return SimpleNamespace(kernel_name="python3", provisioner=None if elsewhere else provisioner)
+        if kernel_id == "remote":
+            return GatewayKernelManager(kernel_name="python3")
+        return SimpleNamespace(kernel_name="python3", provisioner=provisioner)
 
 
 class Sessions:
