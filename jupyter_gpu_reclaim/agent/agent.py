@@ -61,7 +61,8 @@ class Agent:
             else:
                 self._jobs.put(functools.partial(self._look, request))
         elif operation == "end_wait":
-            self.gate.end_waits("GPURestoreTimeout", str(message.get("message", "")))
+            ename = "GPURestoreInterrupted" if message.get("interrupted") else "GPURestoreTimeout"
+            self.gate.end_waits(ename, str(message.get("message", "")))
 
     def _ask_for_move(self, request, move):
         if self._moves_ahead:

@@ -14,6 +14,7 @@ from . import protocol
 
 CONNECT_SECONDS = 5.0  # for the server to accept and to greet
 SEND_SECONDS = 5.0  # a server that has not read for so long counts as gone
+SHORTEST_BACKOFF_SECONDS = 0.05
 LONGEST_BACKOFF_SECONDS = 1.0
 REJECTED_BACKOFF_SECONDS = 30.0
 
@@ -74,27 +75,25 @@ class Link:
             pass  # the other side was quicker
 
     def _stay_connected(self):
-        backoff = 0.05
+        backoff = SHORTEST_BACKOFF_SECONDS
         while True:
-            was_up = False
+            began, rejected = time.monotonic(), False
             try:
-                was_up, rejected = self._converse()
-                if rejected:
-                    backoff = REJECTED_BACKOFF_SECONDS
-            except (OSError, ValueError) as error:
-                was_up = self.up
-                if was_up and not isinstance(error, OSError):
-                    self._on_trouble("the server broke the protocol: {!r:.200}".format(error))
-            finally:
-                if self.up:
-                    self._down_since = time.monotonic()
+                rejected = self._converse()
+            except OSError:
+                pass  # the server is not there, or gone: it may come back
+            except Exception as error:
+                self._on_trouble("The server was not understood: {!r:.200}".format(error))
+            if self.up:
+                self._down_since = time.monotonic()  # first: who sees it down reads since when
                 self.up = False
-            backoff = 0.05 if was_up else backoff
-            time.sleep(backoff)
+            if time.monotonic() - began > LONGEST_BACKOFF_SECONDS:
+                backoff = SHORTEST_BACKOFF_SECONDS
+            time.sleep(REJECTED_BACKOFF_SECONDS if rejected else backoff)
             backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
 
     def _converse(self):
-        """One connection from hello to its end: (whether the server welcomed us, whether it rejected us)."""
+        """One connection from hello to its end. True if the server rejected us."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             self._socket = connection
             try:
@@ -108,10 +107,10 @@ class Link:
 
     def _greet_and_listen(self, connection, lines):
         if not self._send(self._hello()):
-            return False, False
+            return False
         answer = _next(lines)
         if answer is None or answer["op"] != "welcome" or answer.get("version") != protocol.VERSION:
-            return False, answer is not None
+            return answer is not None
         # From here on reads wait as long as they must; sends keep their limit (struct timeval).
         connection.settimeout(None)
         limit = struct.pack("ll", int(SEND_SECONDS), 0)
@@ -121,11 +120,11 @@ class Link:
         while True:
             message = _next(lines)
             if message is None:
-                return True, False
+                return False
             try:
                 self._on_message(message)
             except Exception as error:  # one bad message must not cost the connection
-                self._on_trouble("could not handle {!r:.40}: {!r:.200}".format(message["op"], error))
+                self._on_trouble("Could not handle {!r:.40}: {!r:.200}".format(message["op"], error))
 
     def _hello(self):
         ipykernel = sys.modules.get("ipykernel")

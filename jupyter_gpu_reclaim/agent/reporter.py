@@ -47,7 +47,7 @@ class Reporter:
         self._wakeups = wakeups
         self._sending = threading.Lock()
         self._sent_status = None
-        self._sent_waiting = 0
+        self._sent_waiting = []  # the passages whose wait the server knows of
         self._gpus, self._host_bytes = {}, 0
         self._counters, self._counted_at_pass, self._allocator_active = None, None, None
         self.sample_seconds, self.orphan_seconds = 5.0, 5.0  # until the server has said its own
@@ -75,7 +75,7 @@ class Reporter:
         """A server has welcomed us: keep its beat, and tell it everything."""
         self.sample_seconds, self.orphan_seconds = sample_seconds, orphan_seconds
         with self._sending:
-            self._sent_status, self._sent_waiting = None, 0
+            self._sent_status, self._sent_waiting = None, []
         self._due = time.monotonic()
         self._wakeups.put(None)
 
@@ -136,13 +136,13 @@ class Reporter:
         self.measure()
 
     def _push_waiting(self):
-        """The wish for a restore: how many wait at a gate that only the server can open."""
-        waiting = len(self._gate.waiting) if self._gate.phase == RECLAIMED else 0
+        """The wish for a restore: how many wait at a gate that only the server can open. Each newcomer says it anew."""
+        waiting = list(self._gate.waiting) if self._gate.phase == RECLAIMED else []
         if waiting == self._sent_waiting:
             return
         if waiting:
-            trigger = next((passage.trigger for passage in list(self._gate.waiting)), "")
-            sent = self._link.send({"op": "restore_wanted", "cells": waiting, "trigger": trigger})
+            wish = {"op": "restore_wanted", "cells": len(waiting), "trigger": waiting[-1].trigger}
+            sent = self._link.send(wish)
         else:
             # while the bytes come back nobody has given up, they only need not ask any more
             sent = self._gate.phase != RECLAIMED or self._link.send({"op": "restore_unwanted"})

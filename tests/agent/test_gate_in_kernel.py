@@ -226,8 +226,8 @@ def test_waits_of_subshells_end(rig: Rig) -> None:
         return message["header"]["msg_id"]
 
     first = start_in_subshell()
-    rig.server.tell("end_wait", message="interrupted")
-    assert kernel.finish(first).ename == "GPURestoreTimeout"
+    rig.server.tell("end_wait", message="interrupted", interrupted=True)
+    assert kernel.finish(first).ename == INTERRUPTED
     second = start_in_subshell()
     rig.restore()
     assert kernel.finish(second).text == "'precious'"
@@ -270,3 +270,15 @@ def test_interrupts_at_random_moments_leave_the_kernel_whole(rig: Rig) -> None:
     status = rig.server.ask("look")
     assert (status["phase"], status["waiting"], status["running_since_at"]) == ("resident", 0, None)
     rig.reclaim()
+
+
+def test_each_newcomer_is_announced(rig: Rig) -> None:
+    """A cell that comes right behind an interrupted one is announced by itself, however quickly it follows."""
+    rig.reclaim()
+    for _ in range(20):
+        request = rig.start_waiting()
+        rig.kernel.interrupt()
+        assert rig.kernel.reply(request)["ename"] == INTERRUPTED
+    request = rig.start_waiting()
+    rig.restore()
+    assert rig.kernel.finish(request).text == "'precious'"

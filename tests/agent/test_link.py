@@ -140,6 +140,7 @@ def test_a_lost_server_is_found_again(rig: Rig) -> None:
 
 def test_a_waiting_cell_survives_the_server(rig: Rig) -> None:
     """If the server vanishes while a cell waits, the agent restores by itself after the grace and says so later."""
+    before = rig.server.ask("look")["notes"]
     rig.reclaim()
     request = rig.start_waiting()
     seen = len(rig.server.heard)
@@ -147,12 +148,13 @@ def test_a_waiting_cell_survives_the_server(rig: Rig) -> None:
     assert rig.kernel.finish(request).text == "'precious'"
     rig.server.listen()
     assert rig.server.wait_for_op("hello", seen)["phase"] == "resident"
-    notes = rig.server.wait_for_op("status", seen)["notes"]
+    notes = rig.server.wait_for(lambda m: m["op"] == "status" and m["notes"] != before, seen)["notes"]
     assert notes[-1].startswith("Restored by itself: user code waited")
 
 
 def test_without_server_and_without_room_the_cell_ends(rig: Rig) -> None:
     """No server and no room: the cell ends with one clear error, nothing is lost, and a later cell succeeds."""
+    before = len(rig.server.ask("look")["notes"])
     rig.kernel.run("mechanism.fails.update(onload=(1, OutOfDeviceMemory, 'no room: 8 bytes short'))")
     rig.reclaim()
     request = rig.start_waiting()
@@ -163,7 +165,9 @@ def test_without_server_and_without_room_the_cell_ends(rig: Rig) -> None:
     assert "no room: 8 bytes short" in cell.reply["evalue"]
     assert rig.kernel.run("t.read()").text == "'precious'"
     rig.server.listen()
-    notes = rig.server.wait_for_op("status", seen)["notes"]
+    notes = rig.server.wait_for(lambda m: m["op"] == "status" and len(m["notes"]) >= before + 2, seen)[
+        "notes"
+    ]
     assert notes[-2].startswith("Could not restore by itself")
     assert notes[-1].startswith("Restored by itself")
 

@@ -1,4 +1,4 @@
-"""Gate and engine together: a real kernel with real tensors on the simulated GPU, where touching absent bytes is fatal."""
+"""Gate and engine together: a real kernel, real tensors, a simulated GPU where touching absent bytes is fatal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def gpu_rig(shared_gpu_rig: Rig) -> Rig:
 
 
 def test_bytes_leave_the_gpu_and_come_back(gpu_rig: Rig) -> None:
-    """A reclaim frees every byte the allocator held; the waiting cell finds model, gradients and momenta bit for bit."""
+    """A reclaim frees all the allocator held; the waiting cell finds model, gradients and momenta bit for bit."""
     before = gpu_rig.kernel.value("digest()")
     reply = gpu_rig.reclaim()
     assert sum(reply["freed_bytes"].values()) > 0
@@ -126,7 +126,8 @@ def test_handlers_read_tensors_at_exit(tmp_path_factory: pytest.TempPathFactory)
             rig.kernel.run(
                 "import atexit\n"
                 "class Last:\n"
-                "    def __del__(self, open=open, path=FOLDER + '/del', x=x): open(path, 'w').write(str(float(x.sum())))\n"
+                "    def __del__(self, open=open, path=FOLDER + '/del', x=x):\n"
+                "        open(path, 'w').write(str(float(x.sum())))\n"
                 "last = Last()\n"
                 "atexit.register(lambda: open(FOLDER + '/atexit', 'w').write(str(float(x.sum()))))"
             )
