@@ -7,7 +7,7 @@ a different `version` in hello is answered by `rejected` and the agent stays awa
 agent → server
     hello             version, kernel_id, secret, pid, python, ipykernel, phase     first line, always
     status            see `STATUS_KEYS`; pushed when something changed, never more often than `sample_seconds`,
-                      and at once when phase, running or waiting changes what the server would do
+                      and at once when phase or waiting changes (not for each cell that starts or ends)
     restore_wanted    cells (how many wait), trigger ("execute", "comm_msg", …)     user code reached the closed gate
     restore_unwanted  —                                                             the last one that waited gave up
     progress          done_bytes, total_bytes                                       while bytes move, at most 5 a second
@@ -18,7 +18,8 @@ server → agent
     suspend           id, host_limit_bytes → reply outcome done | refused | failed (the limit may be left out)
     resume            id                   → reply outcome done | refused | failed
     look              id                   → reply status: a fresh STATUS (judges background work anew)
-    end_wait          message              cells waiting at the gate end with one clear error carrying it; no reply
+    end_wait          message, interrupted cells waiting at the gate end with one clear error carrying the message: a
+                                           GPURestoreInterrupted if interrupted is true, else a GPURestoreTimeout
 
 reply, outcome "done":     moved_bytes, freed_bytes {uuid: bytes}, needed_bytes {uuid: bytes},
                            unmovable {reason: bytes}, took_seconds
