@@ -24,17 +24,24 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     """README's settings table names each configurable trait once, with the default the code has, and no other."""
     traits = PolicyTraits.class_traits(config=True)
     defaults = {name: trait.default() for name, trait in traits.items()}
-    assert settings_table() == {name: f"`{value!r}`" if value else "–" for name, value in defaults.items()}
+    assert settings_table() == {
+        name: "–" if value in ("", []) else f"`{value!r}`" for name, value in defaults.items()
+    }
 
 
 def test_every_make_target_and_command_named_exists() -> None:
     """Each `make X` and `jupyter gpu-reclaim X` that README or docs name can be typed."""
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    commands = set(cli.parser()._subparsers._group_actions[0].choices)  # argparse has no public way to list them
+    commands = set(
+        cli.parser()._subparsers._group_actions[0].choices
+    )  # argparse has no public way to list them
     for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]:
         text = page.read_text()
-        assert set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^make ([a-z-]+)$", text, re.M)) <= targets
+        assert (
+            set(re.findall(r"`make ([a-z-]+)", text)) | set(re.findall(r"^make ([a-z-]+)$", text, re.M))
+            <= targets
+        )
         assert set(re.findall(r"jupyter gpu-reclaim ([a-z]+)", text)) <= commands, page
 
 
