@@ -54,6 +54,9 @@ class Gate:
         self.inside = set()
         self.waiting = {}  # Passage → True, in order of arrival
         self.passed = 0  # changes whenever user code got in
+        self.rouse = (
+            None  # a single C call that tells the reporter, at rest, that user code got in; None: it is awake
+        )
         self.last_active_at = None
         self._on_change = on_change
         self._run_on_main = run_on_main
@@ -79,6 +82,9 @@ class Gate:
         if self._collection_held:
             self.resume_collection()
         self.passed += 1
+        if self.rouse is not None:
+            self.rouse()
+            self.rouse = None
         if passage.counts_as_activity:
             self.last_active_at = time.time()
         return True

@@ -3,6 +3,7 @@
 What is sent follows from the state alone, never from the events that led to it, so a lost wake-up only costs a beat.
 """
 
+import functools
 import queue
 import threading
 import time
@@ -10,6 +11,7 @@ import time
 from .protocol import RECLAIMED, RECLAIMING, RESTORING
 
 ORPHAN_BEAT_SECONDS = 0.2
+LONGEST_REST_BEATS = 12  # with the default beat of 5 s, a kernel that does nothing is looked at once a minute
 MOST_NOTES = 20
 
 
@@ -51,20 +53,20 @@ class Reporter:
         self._gpus, self._host_bytes = {}, 0
         self._counters, self._counted_at_pass, self._allocator_active = None, None, None
         self.sample_seconds, self.orphan_seconds = 5.0, 5.0  # until the server has said its own
-        self._due = time.monotonic()
+        self._rest_beats = 1
+        self._looked_at_pass = None
+        self._looked_at = self._due = time.monotonic()
 
     def run(self):
         """The beat. Never returns; runs on a thread of its own."""
         while True:
             try:
-                self._wakeups.get(timeout=max(0.0, min(self._due - time.monotonic(), self._beat_seconds())))
+                self._wakeups.get(timeout=self._pause_seconds())
             except queue.Empty:
                 pass
             try:
-                if time.monotonic() >= self._due:
-                    self._due = time.monotonic() + self.sample_seconds
-                    self._sample()
-                    self.push()
+                if time.monotonic() >= self.next_beat():
+                    self.beat()
                 else:
                     self.push(only_if_urgent=True)
                 self._look_after_orphans()
@@ -79,18 +81,46 @@ class Reporter:
         self._due = time.monotonic()
         self._wakeups.put(None)
 
+    def beat(self):
+        """Look, tell what is new, and rest the longer the longer nothing was: an idle kernel should cost nothing.
+
+        The next user code that passes the gate ends the rest. What works in the background is looked at on every beat.
+        """
+        self._looked_at, passed = time.monotonic(), self._gate.passed
+        self._due = self._looked_at + self.sample_seconds  # also if what follows should fail
+        self._sample()
+        is_news = self.push()
+        is_busy = self._gate.inside or passed != self._looked_at_pass
+        if is_news or is_busy or self._sent_status["background_work"] != []:
+            self._rest_beats = 1
+        else:
+            self._rest_beats = min(2 * self._rest_beats, LONGEST_REST_BEATS)
+        self._looked_at_pass = passed
+        self._due = self._looked_at + self.sample_seconds * self._rest_beats
+        self._gate.rouse = functools.partial(self._wakeups.put, None) if self._rest_beats > 1 else None
+
+    def next_beat(self):
+        """The end of the rest; but where anybody waits or has passed, no later than one beat after the last look."""
+        if self._gate.waiting or self._gate.passed != self._looked_at_pass:
+            return min(self._due, self._looked_at + self.sample_seconds)
+        return self._due
+
     def push(self, only_if_urgent=False):
-        """Send the status if it has changed; with `only_if_urgent`, if phase or number of waiting has."""
+        """Send the status if it has changed; with `only_if_urgent`, if phase or number of waiting has.
+
+        Returns whether there was anything to tell.
+        """
         with self._sending:
             self._push_waiting()
             status = self.status()
             sent = self._sent_status
             if status == sent:
-                return
+                return False
             if only_if_urgent and sent and all(status[key] == sent[key] for key in ("phase", "waiting")):
-                return
+                return False
             if self._link.send(dict(status, op="status")):
                 self._sent_status = status
+            return True
 
     def status(self, background_work=None):
         """`protocol.STATUS_KEYS`. Without a fresh judgement in `background_work`, the last one there is."""
@@ -149,9 +179,10 @@ class Reporter:
         if sent:
             self._sent_waiting = waiting
 
-    def _beat_seconds(self):
-        orphaned = self._gate.waiting and not self._link.up
-        return ORPHAN_BEAT_SECONDS if orphaned else self.sample_seconds
+    def _pause_seconds(self):
+        if self._gate.waiting and not self._link.up:
+            return ORPHAN_BEAT_SECONDS
+        return max(0.0, self.next_beat() - time.monotonic())
 
     def _look_after_orphans(self):
         gone = self._link.down_seconds()
