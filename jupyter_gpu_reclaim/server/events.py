@@ -66,13 +66,13 @@ class Events:
         if kernel_id is None or data.get("status") != "success":
             return
         if data["action"] == "interrupt":
-            await self._end_waits(kernel_id)
+            self._end_waits(kernel_id)
         elif data["action"] == "shutdown":
             self._links.forget(kernel_id)
             self._injection.forget(kernel_id)
 
-    async def _end_waits(self, kernel_id: str) -> None:
+    def _end_waits(self, kernel_id: str) -> None:
         """SIGINT reaches only the kernel's main thread; cells that wait in its subshells are ended by a message."""
         link = self._links.link(kernel_id)
         if link is not None and link.status.waiting:
-            await self._kernels.end_wait(kernel_id, INTERRUPTED)
+            self._kernels.end_interrupted_wait(kernel_id, INTERRUPTED)

@@ -34,10 +34,17 @@ class AgentKernels:
 
     async def end_wait(self, kernel_id: str, message: str) -> None:
         """See `ports.KernelControl`."""
+        self._end_wait(kernel_id, message, interrupted=False)
+
+    def end_interrupted_wait(self, kernel_id: str, message: str) -> None:
+        """As `end_wait`, where a person interrupted the kernel and SIGINT may not have reached the cell."""
+        self._end_wait(kernel_id, message, interrupted=True)
+
+    def _end_wait(self, kernel_id: str, message: str, interrupted: bool) -> None:
         link = self._links.link(kernel_id)
         try:
             if link is not None:
-                link.tell("end_wait", message=message)
+                link.tell("end_wait", message=message, interrupted=interrupted)
         except LinkLost:
             pass  # the agent ends every wait by itself when it loses the server
 

@@ -103,7 +103,7 @@ async def test_interrupt_and_shutdown_of_a_kernel_are_heard(tmp_path: Path) -> N
         happens("interrupt", "idle")
         happens("interrupt", "nobody")
         happens("interrupt", "waits")
-        assert await waits.hear() == {"op": "end_wait", "message": INTERRUPTED}
+        assert await waits.hear() == {"op": "end_wait", "message": INTERRUPTED, "interrupted": True}
         happens("shutdown", "waits", status="error")
         happens("restart", "waits")
         happens("shutdown", "idle")

@@ -110,7 +110,8 @@ async def test_ending_a_wait_carries_its_message(tmp_path: Path) -> None:
     async with listening(tmp_path) as (links, _):
         peer, _ = await agent_of(links, "k")
         await AgentKernels(links, LOG).end_wait("k", "no room for ten minutes")
-        assert await peer.hear() == {"op": "end_wait", "message": "no room for ten minutes"}
+        told = {"op": "end_wait", "message": "no room for ten minutes", "interrupted": False}
+        assert await peer.hear() == told
 
 
 def test_the_limit_grows_with_what_moves() -> None:
