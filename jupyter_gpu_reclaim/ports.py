@@ -1,4 +1,4 @@
-"""What the reconciler needs from the world, in primitives of `core`. Each port has one contract suite in tests/contract."""
+"""What the reconciler needs from the world, in the nouns of `core`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ReclaimLog(Protocol):
     """The append-only log of transitions."""
 
     async def append(self, rows: Sequence[Transition]) -> None:
-        """Write rows durably before returning; a row whose id is there already is left alone. Raises `LogUnavailable`."""
+        """Write rows durably before returning; one whose id is there already is left alone. Raises `LogUnavailable`."""
         ...
 
     async def query(
@@ -60,7 +60,7 @@ class ReclaimLog(Protocol):
         after: str | None = None,
         limit: int = 100,
     ) -> tuple[list[Transition], str | None]:
-        """Newest first. `after` is the cursor a former call returned; the second value is the next one, None at the end.
+        """Newest first. `after` is the cursor of a former call; the second value is the next one, None at the end.
 
         Raises `BadCursor` for a cursor that is not one of ours, `LogUnavailable` when the database does not answer.
         """

@@ -88,7 +88,8 @@ async def cycles(folder: Path) -> list[str]:
     wrong: list[str] = []
     (folder / "twin").mkdir()
     for name in ("board", "twin/board"):
-        Board.create(folder / name, gpus=[("Simulated GPU 256 MiB", 256 * MIB)], context_bytes=CONTEXT_BYTES, poison=True).close()
+        gpus = [("Simulated GPU 256 MiB", 256 * MIB)]
+        Board.create(folder / name, gpus, context_bytes=CONTEXT_BYTES, poison=True).close()
     shared = Board.attach(folder / "board")
     settings = {
         "GpuReclaim.idle_after_seconds": 3600, "GpuReclaim.pressure_idle_after_seconds": 0,

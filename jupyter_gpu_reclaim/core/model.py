@@ -245,7 +245,7 @@ Outcome = Done | Refused | Failed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """One row of the append-only log. An episode is a fold over rows with one `episode_id`; there is no second table."""
+    """One row of the append-only log. An episode is a fold over the rows of one `episode_id`; no second table."""
 
     id: str  # UUID, given by who makes the row: appending it twice writes it once
     at: datetime
