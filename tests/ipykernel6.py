@@ -1,7 +1,4 @@
-"""An ipykernel 6 in an environment without torch and without this package, as many users have it.
-
-A conftest takes the fixture with `from ipykernel6 import ipykernel6  # noqa: F401`.
-"""
+"""An ipykernel 6 in an environment without torch and without this package, as many users have it."""
 
 from __future__ import annotations
 

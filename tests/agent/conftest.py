@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kernel_rig import Rig
-
-IPYKERNEL6 = "JUPYTER_GPU_RECLAIM_TEST_IPYKERNEL6"  # an interpreter that has it; else one is made, once
-
-
-@pytest.fixture(scope="session")
-def ipykernel6(pytestconfig: pytest.Config) -> str:
-    """An interpreter with ipykernel 6.31, without torch and without this package."""
-    named = os.environ.get(IPYKERNEL6)
-    if named:
-        return named
-    folder = Path(pytestconfig.cache.mkdir("ipykernel6"))
-    python = folder / "bin" / "python"
-    complete = folder / "complete"
-    if not complete.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        wanted = ["ipykernel==6.31.0", "ipywidgets>=8.1,<9"]
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-        complete.touch()
-    return str(python)
 
 
 @pytest.fixture(scope="module", params=["ipykernel7", "ipykernel6"])
