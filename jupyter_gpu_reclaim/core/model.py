@@ -123,7 +123,9 @@ class Holding:
     phase_since: datetime | None = None
     footprint: Mapping[str, int] = field(default_factory=dict)
     footprint_source: str | None = None
-    host_bytes: int = 0  # host memory that holds the offloaded bytes
+    host_bytes: int = (
+        0  # host memory held for offloaded bytes; some stays for the next reclaim after a restore
+    )
     mechanism: str | None = None  # None: nothing we have can move it
     unsupported: str | None = None  # why mechanism is None, as a sentence
     managed: bool = False  # an agent speaks for this kernel
@@ -140,6 +142,11 @@ class Holding:
     def footprint_bytes(self) -> int:
         """Sum over GPUs, in bytes."""
         return sum(self.footprint.values())
+
+    @property
+    def host_bytes_to_take(self) -> int:
+        """Host memory that reclaiming it would take beside what it holds already."""
+        return max(0, self.footprint_bytes - self.host_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ class _Round:
     def _reclaim_requested(self) -> None:
         asked = [h for h in self.candidates if h.reclaim_wanted_at is not None]
         for holding in sorted(asked, key=lambda h: (h.reclaim_wanted_at, h.kernel_id)):
-            if holding.footprint_bytes <= self.room.host_bytes:
+            if holding.host_bytes_to_take <= self.room.host_bytes:
                 self._choose([holding], Reason.REQUESTED)
             else:
                 self._keep(holding, Reason.HOST_MEMORY)
@@ -191,7 +191,7 @@ class _Round:
                 continue
             if idle_for(holding, self.now) < self.policy.idle_after:
                 self._keep(holding, Reason.RECENTLY_ACTIVE)
-            elif holding.footprint_bytes > self.room.host_bytes:
+            elif holding.host_bytes_to_take > self.room.host_bytes:
                 self._keep(holding, Reason.HOST_MEMORY)
             else:
                 self._choose([holding], Reason.IDLE)

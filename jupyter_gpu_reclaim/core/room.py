@@ -45,7 +45,7 @@ class Room:
     def expect(self, holding: Holding) -> None:
         """A kernel was chosen for reclaim: its bytes will be free, and will lie in host memory."""
         _add(self.coming, holding.footprint)
-        self.host_bytes -= holding.footprint_bytes
+        self.host_bytes -= holding.host_bytes_to_take
 
 
 def survey(snapshot: Snapshot, policy: Policy) -> Room:
@@ -94,11 +94,11 @@ def smallest_set(
     for holding in ranked:
         if all(n <= 0 for n in left.values()):
             break
-        if holding.footprint_bytes > host_bytes:
+        if holding.host_bytes_to_take > host_bytes:
             continue
         if any(left.get(uuid, 0) > 0 and n > 0 for uuid, n in holding.footprint.items()):
             chosen.append(holding)
-            host_bytes -= holding.footprint_bytes
+            host_bytes -= holding.host_bytes_to_take
             _add(left, holding.footprint, -1)
     for holding in reversed(chosen.copy()):
         given = {uuid: n for uuid, n in holding.footprint.items() if uuid in left and n > 0}

@@ -97,6 +97,15 @@ def test_host_memory_is_shared_by_all_that_is_chosen():
     assert decide(world(*pair, host=None), POLICY, {}) == tuple(Keep(n, Reason.HOST_MEMORY) for n in "ab")
 
 
+def test_a_kept_host_buffer_is_not_taken_twice():
+    """A kernel that still holds the buffer of its last reclaim needs only what is missing of host memory."""
+    returning = idle_kernel("a", gib=4, host_bytes=3 * GIB)
+    assert decide(world(returning, host=4), POLICY, {}) == (Reclaim("a", Reason.IDLE),)
+    assert decide(world(replace(returning, host_bytes=GIB), host=4), POLICY, {}) == (
+        Keep("a", Reason.HOST_MEMORY),
+    )
+
+
 def test_turns_go_to_whoever_was_used_longest_ago():
     """With one reclaim at a time, the least recently used kernel goes and the others come after it."""
     kernels = [idle_kernel(name, minutes=minutes) for name, minutes in (("a", 30), ("b", 90), ("c", 60))]
