@@ -90,15 +90,18 @@ class JupyterServer:
         }
 
     async def _announced_url(self) -> str:
-        """The server writes a file with its address once it listens; nothing announces the file itself."""
+        """The server writes a file with its address shortly before it listens; nothing announces either."""
         while True:
             if self._process.returncode is not None:
                 raise ServerFailed(f"the Jupyter server ended at start:\n{self.log_tail()}")
             for path in self._runtime.glob(f"jpserver-{self._process.pid}.json"):
                 try:
-                    return json.loads(path.read_text())["url"].rstrip("/")
-                except (ValueError, KeyError):  # half written
+                    announced = json.loads(path.read_text())
+                    _, connection = await asyncio.open_connection("127.0.0.1", announced["port"])
+                except (ValueError, KeyError, ConnectionRefusedError):  # half written, or not yet listening
                     continue
+                connection.close()
+                return announced["url"].rstrip("/")
             await asyncio.sleep(0.05)
 
     async def _end(self) -> None:
