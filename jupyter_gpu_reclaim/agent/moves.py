@@ -84,6 +84,7 @@ class Moves:
         finally:
             if self._gate.phase == RECLAIMING:
                 self._gate.open()
+                self._release_host_memory()
 
     def _what_speaks_against(self):
         if self._gate.phase != RESIDENT:
@@ -140,7 +141,20 @@ class Moves:
             return failed(error)
         self.needed_bytes = {}
         self._gate.open()
-        return self._done(details, started)
+        reply = self._done(details, started)
+        self._release_host_memory()
+        return reply
+
+    def _release_host_memory(self):
+        """With the bytes on the GPU nothing of them stays on the host: its memory is the user's, and other kernels'.
+
+        Once the gate is open, because nobody needs to wait for it. Keeping the buffer would spare the next move the
+        slow first touch, but a resident kernel would count twice against the host, and its next reclaim be refused.
+        """
+        try:
+            self.mechanism.release_host_buffer()
+        except Exception as error:
+            self._note("Host memory could not be given back: {!r:.200}".format(error))
 
     def resume_by_itself(self, why):
         """User code waits and no server is there to ask: bring the bytes back if there is room, else end the wait."""

@@ -84,6 +84,9 @@ class BytesMechanism:
         moved, self.offloaded, self.host_bytes = self.host_bytes, False, 0
         return outcome.Onloaded(moved, {})
 
+    def release_host_buffer(self):
+        """There is none."""
+
     def _fail_on_demand(self, move):
         times, error, sentence = self.fails.get(move, (0, None, ""))
         if times:

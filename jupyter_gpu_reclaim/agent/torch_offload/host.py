@@ -1,4 +1,4 @@
-"""The host memory that offloaded bytes live in: one buffer, kept between episodes, because its first touch is slow.
+"""The host memory that offloaded bytes live in: one buffer, kept until it is released.
 
 Tried: asking for huge pages (MADV_HUGEPAGE); the first touch of 1 GiB was no faster.
 """
