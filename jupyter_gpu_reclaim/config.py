@@ -151,6 +151,13 @@ class PolicyTraits(HasTraits):
         restores the data by itself. 0: at once. The default, 5, lets a server that restarts come back first.""",
     ).tag(config=True)
 
+    host_buffer_seconds = Seconds(
+        60.0,
+        help="""Seconds for which a kernel whose data is back on the GPU keeps the host memory that held it, at least,
+        so that a reclaim that follows soon is faster. 0: it is given back at once. The default, 60, serves kernels
+        that take turns; one that is at work has no use for it, and its host memory is others' to use.""",
+    ).tag(config=True)
+
     harmless_modules = List(
         Unicode(),
         help="""Names of Python modules whose threads never use the GPU, beside those known already: a kernel where

@@ -62,7 +62,14 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(name, value):
 def test_every_setting_can_be_configured_and_explains_itself():
     """Each has a help text that tells its unit where it has one, and the meaning of 0 or of nothing."""
     traits = PolicyTraits.class_own_traits(config=True)
-    assert {"db_url", "tick_seconds", "sample_seconds", "orphan_seconds", "harmless_modules"} < set(traits)
+    assert {
+        "db_url",
+        "tick_seconds",
+        "sample_seconds",
+        "orphan_seconds",
+        "host_buffer_seconds",
+        "harmless_modules",
+    } < set(traits)
     for name, trait in traits.items():
         assert trait.help.endswith("."), name
         assert "efault" in trait.help, name

@@ -46,6 +46,7 @@ class Agent:
 
     def _on_welcome(self, welcome):
         self.watch.begin(self._kernel, welcome.get("harmless_modules", ()))
+        self.moves.host_buffer_seconds = float(welcome["host_buffer_seconds"])
         self.reporter.begin(float(welcome["sample_seconds"]), float(welcome["orphan_seconds"]))
 
     def _on_message(self, message):

@@ -36,6 +36,7 @@ class Link:
         self._socket = None
         self.up = False
         self._down_since = time.monotonic()
+        self._asked_at = None  # since when a sign of life is owed; None: it is not
 
     def start(self):
         """Start the reader thread."""
@@ -48,6 +49,19 @@ class Link:
     def send(self, message):
         """Send a message; False when the server is not there (it is told everything again once it is)."""
         return self.up and self._send(message)
+
+    def ask_for_sign_of_life(self, patience_seconds):
+        """Ping the server, or hang up on one that has said nothing for so long since it was first asked.
+
+        A stopped server keeps its socket open, and a new connection to it is accepted but never greeted.
+        """
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+        elif now - self._asked_at > patience_seconds:
+            self._hang_up()
+            return
+        self.send({"op": "ping"})
 
     def close_in_child(self):
         """In a forked child: let go of the socket, so that the server sees this kernel's end when it comes."""
@@ -115,12 +129,14 @@ class Link:
         connection.settimeout(None)
         limit = struct.pack("ll", int(SEND_SECONDS), 0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._asked_at = None
         self.up = True
         self._on_up(answer)
         while True:
             message = _next(lines)
             if message is None:
                 return False
+            self._asked_at = None
             try:
                 self._on_message(message)
             except Exception as error:  # one bad message must not cost the connection

@@ -43,6 +43,7 @@ class Moves:
         self._submit = submit
         self._make_mechanism = make_mechanism
         self._exiting = False
+        self.host_buffer_seconds = 60.0  # until the server has said its own
         self._pid = os.getpid()
         self.mechanism = None
         self.unsupported = None
@@ -84,7 +85,7 @@ class Moves:
         finally:
             if self._gate.phase == RECLAIMING:
                 self._gate.open()
-                self._release_host_memory()
+                self._release_spare_host_memory()
 
     def _what_speaks_against(self):
         if self._gate.phase != RESIDENT:
@@ -142,15 +143,31 @@ class Moves:
         self.needed_bytes = {}
         self._gate.open()
         reply = self._done(details, started)
-        self._release_host_memory()
+        self._release_spare_host_memory()
         return reply
 
-    def _release_host_memory(self):
-        """With the bytes on the GPU nothing of them stays on the host: its memory is the user's, and other kernels'.
+    # ---- host memory
 
-        Once the gate is open, because nobody needs to wait for it. Keeping the buffer would spare the next move the
-        slow first touch, but a resident kernel would count twice against the host, and its next reclaim be refused.
+    def tidy(self):
+        """From time to time: have host memory given back that has not been needed for long."""
+        if self._has_spare_host_memory():
+            self._submit(self._release_spare_host_memory)
+
+    def _has_spare_host_memory(self):
+        """Whether the bytes have been on the GPU for `host_buffer_seconds` and the host still keeps room for them.
+
+        Kept for a while, the buffer spares the next offload the slow first touch; kept for ever, a kernel would count
+        twice against memory that belongs to its user and to other kernels.
         """
+        gate, mechanism = self._gate, self.mechanism
+        if gate.phase != RESIDENT or mechanism is None or not mechanism.host_bytes:
+            return False
+        return time.time() - gate.phase_since_at >= self.host_buffer_seconds
+
+    def _release_spare_host_memory(self):
+        """On the worker's thread, as all that touches the buffer, and with the gate open: nobody waits for it."""
+        if not self._has_spare_host_memory():
+            return
         try:
             self.mechanism.release_host_buffer()
         except Exception as error:

@@ -10,14 +10,16 @@ agent → server
                       and at once when phase or waiting changes (not for each cell that starts or ends)
     restore_wanted    cells (how many wait), trigger ("execute", "comm_msg", …)     user code reached the closed gate
     restore_unwanted  —                                                             the last one that waited gave up
+    ping              —                                                             once a second while somebody waits
     progress          done_bytes, total_bytes                                       while bytes move, at most 5 a second
     reply             re (the request's id), outcome + its keys (below), or status
 server → agent
-    welcome           version, sample_seconds, orphan_seconds, harmless_modules (list of str)
+    welcome           version, sample_seconds, orphan_seconds, host_buffer_seconds, harmless_modules (list of str)
     rejected          message                                                        then the server closes
     suspend           id, host_limit_bytes → reply outcome done | refused | failed (the limit may be left out)
     resume            id                   → reply outcome done | refused | failed
     look              id                   → reply status: a fresh STATUS (judges background work anew)
+    pong              —                      at once after a ping: a server that is silent for long counts as gone
     end_wait          message, interrupted cells waiting at the gate end with one clear error carrying the message: a
                                            GPURestoreInterrupted if interrupted is true, else a GPURestoreTimeout
 

@@ -11,6 +11,8 @@ import time
 from .protocol import RECLAIMED, RECLAIMING, RESTORING
 
 ORPHAN_BEAT_SECONDS = 0.2
+PING_SECONDS = 1.0
+SHORTEST_PATIENCE_SECONDS = 2.0  # with a server that is there but silent
 LONGEST_REST_BEATS = 12  # with the default beat of 5 s, a kernel that does nothing is looked at once a minute
 MOST_NOTES = 20
 
@@ -89,6 +91,7 @@ class Reporter:
         self._looked_at, passed = time.monotonic(), self._gate.passed
         self._due = self._looked_at + self.sample_seconds  # also if what follows should fail
         self._sample()
+        self._moves.tidy()
         is_news = self.push()
         is_busy = self._gate.inside or passed != self._looked_at_pass
         if is_news or is_busy or self._sent_status["background_work"] != []:
@@ -180,11 +183,14 @@ class Reporter:
             self._sent_waiting = waiting
 
     def _pause_seconds(self):
-        if self._gate.waiting and not self._link.up:
-            return ORPHAN_BEAT_SECONDS
-        return max(0.0, self.next_beat() - time.monotonic())
+        until_next_beat = max(0.0, self.next_beat() - time.monotonic())
+        if not self._gate.waiting:
+            return until_next_beat
+        return min(until_next_beat, PING_SECONDS if self._link.up else ORPHAN_BEAT_SECONDS)
 
     def _look_after_orphans(self):
+        if self._link.up and self._gate.waiting and self._gate.phase == RECLAIMED:
+            self._link.ask_for_sign_of_life(max(self.orphan_seconds, SHORTEST_PATIENCE_SECONDS))
         gone = self._link.down_seconds()
         is_orphaned = gone > 0.0 and gone >= self.orphan_seconds
         if is_orphaned and self._gate.waiting and self._gate.phase == RECLAIMED:

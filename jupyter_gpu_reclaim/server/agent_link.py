@@ -63,6 +63,8 @@ class AgentLink:
                 return self._take_status(self._waiting(max(1, count(message.get("cells", 1)))))
             case "restore_unwanted":
                 return self._take_status(self._waiting(0))
+            case "ping" if not self._writer.is_closing():
+                self.tell("pong")
             case "progress":
                 self.progress = count(message.get("done_bytes")), count(message.get("total_bytes"))
             case "reply":

@@ -113,6 +113,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         return {
             "sample_seconds": self.sample_seconds,
             "orphan_seconds": self.orphan_seconds,
+            "host_buffer_seconds": self.host_buffer_seconds,
             "harmless_modules": list(self.harmless_modules),
         }
 

@@ -25,9 +25,11 @@ class ServerEnd:
         self.welcome = {
             "sample_seconds": sample_seconds,
             "orphan_seconds": orphan_seconds,
+            "host_buffer_seconds": 0.0,
             "harmless_modules": [],
         }
         self.rejects = False
+        self.is_alive = True  # False: it reads and says nothing, as a server whose event loop hangs
         self.heard: list[Message] = []
         self._changed = threading.Condition()
         self._ids = itertools.count(1)
@@ -102,8 +104,10 @@ class ServerEnd:
         with contextlib.suppress(OSError, ValueError), connection, connection.makefile("rb") as lines:
             for line in lines:
                 message = protocol.decode(line)
-                if message["op"] == "hello":
+                if message["op"] == "hello" and self.is_alive:
                     self._greet(connection)
+                elif message["op"] == "ping" and self.is_alive:
+                    connection.sendall(protocol.encode({"op": "pong"}))
                 with self._changed:
                     self.heard.append(message)
                     self._changed.notify_all()

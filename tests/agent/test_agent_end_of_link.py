@@ -152,6 +152,17 @@ def test_a_waiting_cell_survives_the_server(rig: Rig) -> None:
     assert notes[-1].startswith("Restored by itself: user code waited")
 
 
+def test_a_waiting_cell_survives_a_server_that_hangs(own_rig: Rig) -> None:
+    """A server that keeps its socket but says nothing any more counts as gone: the cell gets its data without it."""
+    rig = own_rig
+    rig.reclaim()
+    rig.server.is_alive = False
+    request = rig.start_waiting()
+    assert rig.kernel.finish(request).text == "'precious'"
+    rig.server.is_alive = True
+    assert rig.server.wait_for_op("status", phase="resident", waiting=0)
+
+
 def test_without_server_and_without_room_the_cell_ends(rig: Rig) -> None:
     """No server and no room: the cell ends with one clear error, nothing is lost, and a later cell succeeds."""
     before = len(rig.server.ask("look")["notes"])

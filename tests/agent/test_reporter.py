@@ -22,7 +22,12 @@ class Agent:
         self.wakeups: queue.SimpleQueue = queue.SimpleQueue()
         self.gate = Gate(lambda: self.wakeups.put(None), lambda function: None)
         moves = SimpleNamespace(
-            mechanism=None, unsupported=None, needed_bytes={}, unmovable={}, find_mechanism=lambda: None
+            mechanism=None,
+            unsupported=None,
+            needed_bytes={},
+            unmovable={},
+            find_mechanism=lambda: None,
+            tidy=lambda: None,
         )
         watch = SimpleNamespace(sample=lambda: None, snapshot=lambda: list(self.work))
         link = SimpleNamespace(

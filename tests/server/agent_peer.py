@@ -16,7 +16,12 @@ from jupyter_gpu_reclaim.agent import protocol
 from jupyter_gpu_reclaim.server.agent_link import AgentLink
 from jupyter_gpu_reclaim.server.link import AgentLinks
 
-WELCOME = {"sample_seconds": 1.0, "orphan_seconds": 5.0, "harmless_modules": ["mine"]}
+WELCOME = {
+    "sample_seconds": 1.0,
+    "orphan_seconds": 5.0,
+    "host_buffer_seconds": 60.0,
+    "harmless_modules": ["mine"],
+}
 LOG = logging.LoggerAdapter(logging.getLogger("links"))
 DEADLINE_SECONDS = 20
 _open: list[Peer] = []
