@@ -7,6 +7,7 @@ same. So `do_execute` and the message handlers are wrapped, on this kernel only.
 import functools
 import inspect
 import re
+import signal
 import threading
 
 from .gate import Passage, WaitEnded
@@ -173,11 +174,13 @@ class KernelHooks:
             self._gate.enter(passage)
         except WaitEnded:
             passage.counts_as_activity = False
+            _ignore_interrupts()
             raise
         except KeyboardInterrupt:
             passage.counts_as_activity = False
             if not passage.waited:
                 raise
+            _ignore_interrupts()
             raise WaitEnded("GPURestoreInterrupted", INTERRUPTED) from None
 
     def _answer_without_user_code(self, code, args, kwargs):
@@ -204,6 +207,17 @@ class KernelHooks:
     def _reply(self, status, **more):
         count = self._kernel.execution_count
         return dict(status=status, execution_count=count, user_expressions={}, payload=[], **more)
+
+
+def _ignore_interrupts():
+    """Until this request is over, when ipykernel puts back the handler that it has between requests: ignoring, too.
+
+    Nothing is left to be interrupted, and a second signal would meet ipykernel outside its own guard, where it ends
+    the kernel: of 80 bursts of signals one or more did. (A cell that is interrupted at work takes so long to print its
+    traceback, inside the guard, that the same bursts never did.)
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 async def _settled(result):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
 from kernel_rig import Rig
 
 INTERRUPTED = "GPURestoreInterrupted"
+BURSTS = 24
 
 
 def test_cell_waits_for_the_restore(rig: Rig) -> None:
@@ -270,6 +273,21 @@ def test_interrupts_at_random_moments_leave_the_kernel_whole(rig: Rig) -> None:
     status = rig.server.ask("look")
     assert (status["phase"], status["waiting"], status["running_since_at"]) == ("resident", 0, None)
     rig.reclaim()
+
+
+def test_a_burst_of_interrupts_ends_the_wait_and_nothing_else(rig: Rig) -> None:
+    """Someone who hammers the stop button while a cell waits ends that wait; the kernel lives and keeps its data."""
+    rig.reclaim()
+    for number in range(BURSTS):
+        rig.start_waiting()
+        for _ in range(2 + number % 3):
+            os.kill(rig.kernel.pid, signal.SIGINT)
+            time.sleep(0.001 * (1 + number % 7))  # spreads the later signals over what follows the wait
+        rig.server.wait_for_op("restore_unwanted", len(rig.server.heard) - 2)
+    rig.restore()
+    while rig.kernel.run("t.read()").status != "ok":
+        pass  # the last signal may have met this very cell
+    assert rig.kernel.run("t.read()").text == "'precious'"
 
 
 def test_each_newcomer_is_announced(rig: Rig) -> None:
