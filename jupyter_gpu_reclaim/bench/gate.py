@@ -31,9 +31,12 @@ async def seconds_a_cell(do_execute: Callable[..., Awaitable[Any]]) -> float:
 async def measure() -> list[float]:
     """Seconds that the gate adds to a cell, one sample a round."""
     kernel = SimpleNamespace(
-        do_execute=run_nothing, do_shutdown=None, shell_handlers={}, control_handlers={}, control_thread=None
+        do_execute=run_nothing,
+        do_shutdown=run_nothing,
+        shell_handlers={},
+        control_handlers={},
+        control_thread=None,
     )
-    kernel.do_shutdown = run_nothing
     KernelHooks(kernel, Gate(lambda: None, lambda function: None)).install()
     samples = []
     for _ in range(ROUNDS):

@@ -212,9 +212,9 @@ class OpenNotebook:
                     reply = content
         return reply, "".join(printed)
 
-    async def run(self, code: str, *, silent: bool = False) -> str:
+    async def run(self, code: str) -> str:
         """Runs one cell and returns what it printed. Raises `CellFailed`."""
-        content = {"code": code, "silent": silent, "store_history": not silent, "user_expressions": {},
+        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {},
                    "allow_stdin": False, "stop_on_error": True}  # fmt: skip
         reply, printed = await self._reply_to(self._send("execute_request", content))
         if reply["status"] != "ok":
