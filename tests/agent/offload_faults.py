@@ -75,12 +75,12 @@ def _failed_offload(bench: Any, fault: Any = lambda: None, **arguments: Any) -> 
 
 
 def cancelled_in_the_copy(bench: Any) -> dict[str, Any]:
-    """The caller wants to stop after twenty chunks."""
+    """The caller wants to stop once everything is copied: the last moment at which nothing has changed."""
     asked: list[int] = []
 
     def cancelled() -> bool:
         asked.append(1)
-        return len(asked) > 20
+        return len(asked) > 2
 
     return {**_failed_offload(bench, cancelled=cancelled), "asked": len(asked)}
 

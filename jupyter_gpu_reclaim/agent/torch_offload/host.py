@@ -10,17 +10,6 @@ import torch
 from . import cuda
 from .outcome import OutOfHostMemory
 
-_ALIGNMENT = 512
-
-
-def layout(sizes):
-    """(offsets, total bytes) of parts of these sizes, one after the other, aligned."""
-    offsets, end = [], 0
-    for size in sizes:
-        offsets.append(end)
-        end += -(-size // _ALIGNMENT) * _ALIGNMENT
-    return offsets, end
-
 
 class HostBuffer:
     """Private anonymous memory, grown only when an episode needs more, and gone from the process when released."""

@@ -6,11 +6,12 @@ it can be repeated after any failure.
 
 import time
 
+import torch
+
+from .batches import aligned, plan
 from .exchange import bytes_of
-from .host import layout
 from .outcome import Cancelled
 
-CHUNK_BYTES = 64 << 20  # between two chunks a copy looks whether it is cancelled, and tells how far it is
 _PROGRESS_SECONDS = 0.2
 
 
@@ -43,14 +44,16 @@ class Transfer:
         self.parts = parts
         self.nbytes = sum(part.nbytes for part in parts)
         self._host, self._accelerator, self._exchange = host, accelerator, exchange
-        offsets, self.host_bytes = layout(part.nbytes for part in parts)
-        self._offsets = dict(zip((part.storage._cdata for part in parts), offsets))
+        self._batches, self.host_bytes = plan(part.nbytes for part in parts)
 
     def copy_out(self, pace):
         """Copies every part to the host buffer, which must have room. Changes nothing on the device."""
         self.synchronize()  # what the user's streams still do must be in the bytes
-        for part in self.parts:
-            _copy(bytes_of(part.storage), self._on_host(part), pace)
+        for batch in self._batches:
+            pace.check()
+            on_device = _stretches(batch, lambda part: bytes_of(self.parts[part].storage))
+            _copy(self._on_host(batch), on_device)
+            pace.step(sum(stretch.nbytes for stretch in batch.stretches))
         self.synchronize()
         pace.check()
 
@@ -64,8 +67,9 @@ class Transfer:
 
     def copy_in(self, homes, pace):
         """Fills the homes from the host buffer."""
-        for part, home in zip(self.parts, homes):
-            _copy(self._on_host(part), home, pace)
+        for batch in self._batches:
+            _copy(_stretches(batch, homes.__getitem__), self._on_host(batch))
+            pace.step(sum(stretch.nbytes for stretch in batch.stretches))
         self.synchronize()
 
     def move_in(self, homes):
@@ -81,13 +85,16 @@ class Transfer:
         for index in sorted({part.index for part in self.parts}):
             self._accelerator.synchronize(index)
 
-    def _on_host(self, part):
-        return self._host.slice(self._offsets[part.storage._cdata], part.nbytes)
+    def _on_host(self, batch):
+        """The uint8 views of the host buffer, one a stretch of the batch."""
+        lengths = [n for s in batch.stretches for n in (s.nbytes, aligned(s.nbytes) - s.nbytes)]
+        return self._host.slice(batch.offset, batch.nbytes).split(lengths)[::2]
 
 
-def _copy(source, target, pace):
-    for start in range(0, source.numel(), CHUNK_BYTES):
-        pace.check()
-        chunk = source[start : start + CHUNK_BYTES]
-        target[start : start + CHUNK_BYTES].copy_(chunk)
-        pace.step(chunk.numel())
+def _stretches(batch, whole):
+    """The uint8 views on the device, one a stretch of the batch; `whole(part)` is the view of a whole part."""
+    return [whole(part).narrow(0, start, nbytes) for part, start, nbytes in batch.stretches]
+
+
+def _copy(targets, sources):
+    torch._foreach_copy_(targets, sources)
