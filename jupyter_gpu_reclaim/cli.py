@@ -47,6 +47,13 @@ def bench(arguments: argparse.Namespace) -> int:
     return benches.run(show, arguments.only, arguments.json)
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    """Moves bytes off the GPU and back on this machine; 0 only if every bit came back."""
+    from jupyter_gpu_reclaim.doctor import exercise
+
+    return exercise.run(show, arguments.python, arguments.simulated, arguments.json)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, one subparser a command."""
     top = argparse.ArgumentParser(prog="jupyter gpu-reclaim", description=__doc__.split(":")[0])
@@ -77,6 +84,23 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     command.set_defaults(call=bench)
+
+    command = commands.add_parser("doctor", help="try on this machine's own GPU what is promised")
+    command.add_argument(
+        "--exercise",
+        action="store_true",
+        required=True,
+        help="fill the GPU (64 MiB up to 80 %% of what is free), move it to the host and back, compare every bit",
+    )
+    command.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="the Python of your notebooks, whose torch is used (default: this one)",
+    )
+    command.add_argument("--simulated", action="store_true", help="on the simulated GPU, to see what it does")
+    command.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    command.set_defaults(call=doctor)
     return top
 
 

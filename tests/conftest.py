@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest_plugins = ["pytest_jupyter.jupyter_server", "ipykernel6"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a real GPU is skipped, with the reason printed, where there is none."""
+    if not Path("/dev/nvidiactl").exists():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here (/dev/nvidiactl does not exist)"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

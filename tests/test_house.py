@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "plan": {"core", "ports", "config", "reconciler", "reclaim_log"},
     "demo": {"core", "gpu", "sim"},
     "bench": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "sim", "demo", "agent"},
-    "cli": {"core", "config", "demo", "bench", "sim"},
+    "doctor": {"core", "gpu", "sim", "agent"},
+    "cli": {"core", "config", "demo", "bench", "doctor", "sim"},
     "agent": set(),
 }
 ONLY_HERE = {
@@ -37,7 +38,7 @@ ONLY_HERE = {
     "alembic": ("reclaim_log",),
     "pynvml": ("gpu/nvml.py",),
     "cuda": ("gpu/process_checkpoint.py",),
-    "torch": ("agent/torch_offload", "sim/torch_backend.py", "bench"),
+    "torch": ("agent/torch_offload", "sim/torch_backend.py", "bench", "doctor/round_trip.py"),
 }
 IMPURE = {
     "time",
