@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from .notebook_names import *  # noqa: F403 (they belong to torch.simgpu)
+
 BOARD_VARIABLE = "JUPYTER_GPU_RECLAIM_SIM_BOARD"  # path of the board file; unset: no simulated GPU anywhere
 
 _lib: Any = None  # the loaded device library
@@ -54,6 +56,8 @@ def register(board: str) -> None:
     torch.utils.rename_privateuse1_backend("simgpu")
     torch._register_device_module("simgpu", sys.modules[__name__])
     torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
+    # Notebooks set and print these; here, too, they change nothing.
+    torch.backends.simgpu, torch.version.simgpu = torch.backends.cuda, None
 
 
 def _index(device: Any = None) -> int:
@@ -238,46 +242,3 @@ def _empty_segment(index: int, small: int, address: int, size: int) -> dict[str,
         "frames": [],
         "blocks": [],
     }
-
-
-# --- random numbers: device operators draw from the CPU's generator
-
-
-def manual_seed(seed: int) -> None:
-    """Seed the generator that device operators draw from, which is the CPU's."""
-    torch.default_generator.manual_seed(int(seed))
-
-
-def manual_seed_all(seed: int) -> None:
-    """The same as `manual_seed`."""
-    manual_seed(seed)
-
-
-def get_rng_state(device: Any = None) -> torch.Tensor:
-    """The CPU generator's state."""
-    return torch.get_rng_state()
-
-
-def set_rng_state(state: torch.Tensor, device: Any = None) -> None:
-    """Set the CPU generator's state."""
-    torch.set_rng_state(state)
-
-
-# --- the rest of what torch and programs ask a device module for
-
-Stream = torch.Stream
-current_stream = torch.accelerator.current_stream
-
-
-class Event(torch.Event):
-    """An event on this device."""
-
-    def __new__(  # noqa: D102
-        cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
-    ) -> Event:
-        return super().__new__(cls, "simgpu", enable_timing=enable_timing)
-
-
-def get_amp_supported_dtype() -> list[torch.dtype]:
-    """What autocast may use."""
-    return [torch.bfloat16, torch.float16]
