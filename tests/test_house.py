@@ -38,7 +38,13 @@ ONLY_HERE = {
     "alembic": ("reclaim_log",),
     "pynvml": ("gpu/nvml.py",),
     "cuda": ("gpu/process_checkpoint.py",),
-    "torch": ("agent/torch_offload", "sim/torch_backend.py", "sim/notebook_names.py", "bench", "doctor/round_trip.py"),
+    "torch": (
+        "agent/torch_offload",
+        "sim/torch_backend.py",
+        "sim/notebook_names.py",
+        "bench",
+        "doctor/round_trip.py",
+    ),
 }
 IMPURE = {
     "time",
