@@ -44,7 +44,7 @@ def bench(arguments: argparse.Namespace) -> int:
     """Measures, prints a table, and says for each figure whether its target holds; 0 if all were measured."""
     from jupyter_gpu_reclaim import bench as benches
 
-    return benches.run(show, arguments.only, arguments.json)
+    return benches.run(show, arguments.only, arguments.json, arguments.device)
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -83,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
         "--only", type=lambda text: text.split(","), default=None, metavar="GROUP,…", help="only these groups"
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    command.add_argument(
+        "--device",
+        default="simgpu",
+        help="the torch device that the engine is measured on: simgpu (default) or cuda",
+    )
     command.set_defaults(call=bench)
 
     command = commands.add_parser("doctor", help="try on this machine's own GPU what is promised")

@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured figure: the median of its samples with the lowest and highest, and the most it may be."""
+    """One measured figure: the median of its samples, the lowest and the highest, and what it has to reach."""
 
     group: str
     name: str
@@ -27,27 +28,48 @@ class Figure:
     high: float
     target: float | None = None
     holds: bool | None = None
+    at_least: bool = False  # whether `target` is the least it may be; else it is the most
 
     @classmethod
     def of(
-        cls, group: str, name: str, unit: str, samples: Sequence[float], target: float | None = None
+        cls,
+        group: str,
+        name: str,
+        unit: str,
+        samples: Sequence[float],
+        target: float | None = None,
+        at_least: float | None = None,
     ) -> Figure:
-        """The figure of several samples; it holds if their median is at most `target`."""
+        """The figure of several samples; it holds if their median is at most `target`, or at least `at_least`."""
         middle = median(samples)
+        holds = None
+        if target is not None:
+            holds = middle <= target
+        elif at_least is not None:
+            holds = middle >= at_least
         return cls(
-            group=group, name=name, value=middle, unit=unit, low=min(samples), high=max(samples), target=target,
-            holds=None if target is None else middle <= target,
+            group=group, name=name, value=middle, unit=unit, low=min(samples), high=max(samples),
+            target=target if at_least is None else at_least, holds=holds, at_least=at_least is not None,
         )  # fmt: skip
+
+
+class Refused(Exception):
+    """A figure that must not be printed, since what it is about did not come out right. The message says what."""
 
 
 Group = Callable[[], Iterator[Figure]]
 
 
-def groups() -> dict[str, Group]:
-    """Every group by name, imported only when asked for."""
-    from jupyter_gpu_reclaim.bench import gate, idle, policy
+def groups(device: str) -> dict[str, Group]:
+    """Every group by name, imported only when asked for; `device` is the torch device that the engine moves."""
+    from jupyter_gpu_reclaim.bench import engine, gate, idle, policy
 
-    return {"gate": gate.figures, "policy": policy.figures, "idle": idle.figures}
+    return {
+        "gate": gate.figures,
+        "policy": policy.figures,
+        "idle": idle.figures,
+        "engine": partial(engine.figures, device),
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -60,20 +82,29 @@ def machine() -> dict[str, Any]:
     }
 
 
-def run(show: Callable[[str], None], only: Sequence[str] | None, json_path: Path | None) -> int:
-    """Measures the groups named in `only` (None: all) and shows a line a figure; 2 for a group that does not exist."""
-    known = groups()
+def run(
+    show: Callable[[str], None], only: Sequence[str] | None, json_path: Path | None, device: str = "simgpu"
+) -> int:
+    """Measures the groups named in `only` (None: all) and shows a line a figure.
+
+    0: all were measured; 1: a figure was refused, and what it was about must not be believed; 2: no such group.
+    """
+    known = groups(device)
     unknown = sorted(set(only or ()) - set(known))
     if unknown:
         show(f"no such group: {', '.join(unknown)}; there are {', '.join(known)}")
         return 2
     figures: list[Figure] = []
-    for name, measure in known.items():
-        if only is not None and name not in only:
-            continue
-        for figure in measure():
-            figures.append(figure)
-            show(line(figure))
+    try:
+        for name, measure in known.items():
+            if only is not None and name not in only:
+                continue
+            for figure in measure():
+                figures.append(figure)
+                show(line(figure))
+    except Refused as refusal:
+        show(f"REFUSED: {refusal}")
+        return 1
     if json_path is not None:
         content = {"figures": [asdict(figure) for figure in figures], "machine": machine()}
         json_path.write_text(json.dumps(content, indent=2) + "\n")
@@ -85,7 +116,7 @@ def line(figure: Figure) -> str:
     verdict = (
         ""
         if figure.holds is None
-        else f"   target {figure.target:g}: {'holds' if figure.holds else 'FALLS SHORT'}"
+        else f"   {'≥' if figure.at_least else '≤'} {figure.target:g}: {'holds' if figure.holds else 'FALLS SHORT'}"
     )
     spread = f"({figure.low:.3g} – {figure.high:.3g})"
     return f"{figure.group:8} {figure.name:64} {figure.value:9.3g} {figure.unit:9} {spread:20}{verdict}"
