@@ -7,7 +7,7 @@ per batch: looking whether the move is cancelled, telling progress, a checksum, 
 
 from collections import namedtuple
 
-BATCH_BYTES = 64 << 20
+BATCH_BYTES = 16 << 20  # small enough that several threads end at about the same time
 _ALIGNMENT = 512
 
 # A stretch of one part: its place in the list of parts, where it starts in that part, and its length in bytes.
