@@ -13,7 +13,7 @@ lab: .venv/demo
 test: .venv/test
 	$(BIN)/python -m pytest
 
-bench: .venv/test
+bench: .venv/bench
 	$(BIN)/jupyter gpu-reclaim bench
 
 lint: .venv/lint

@@ -22,13 +22,14 @@ class Figure:
 
     group: str
     name: str
-    value: float
+    value: float | None  # None: not measured, and `note` says why
     unit: str
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     target: float | None = None
     holds: bool | None = None
     at_least: bool = False  # whether `target` is the least it may be; else it is the most
+    note: str = ""
 
     @classmethod
     def of(
@@ -51,6 +52,13 @@ class Figure:
             group=group, name=name, value=middle, unit=unit, low=min(samples), high=max(samples),
             target=target if at_least is None else at_least, holds=holds, at_least=at_least is not None,
         )  # fmt: skip
+
+    @classmethod
+    def unmeasured(cls, group: str, name: str, unit: str, why: str, at_most: float) -> Figure:
+        """A figure that could not be measured here: it neither holds nor falls short."""
+        return cls(
+            group=group, name=name, value=None, unit=unit, low=None, high=None, target=at_most, note=why
+        )
 
 
 class Refused(Exception):
@@ -113,6 +121,8 @@ def run(
 
 def line(figure: Figure) -> str:
     """One figure for people: median, spread, target and whether it holds."""
+    if figure.value is None:
+        return f"{figure.group:8} {figure.name:64} not measured: {figure.note}"
     verdict = (
         ""
         if figure.holds is None

@@ -34,10 +34,14 @@ FULL: tuple[Row, ...] = (
     ("whole", {**TRAINING, "rounds": 5}),
     ("by_hand", {**TRAINING, "rounds": 3}),
     ("file", {**TRAINING, "rounds": 3}),
+    ("kishu", {"count": 20, "nbytes": 5_000_000, "rounds": 3}),
     ("small", {"count": 10_000, "nbytes": 30_000, "rounds": 7}),
     ("reclaim", {"count": 100, "nbytes": 1_000_000, "rounds": 9, "at_most": 60}),
     ("reclaim", {"count": 100_000, "nbytes": 512, "rounds": 5, "at_most": 400}),
     ("scan", {"gc_objects": 1_200_000, "rounds": 9}),
+    ("host_memory", {"layers": 50, "width": 1120, "rounds": 3}),
+    ("mid_training", {"rounds": 3}),
+    ("round_trip", {"kernels": 3, "chunks": 8, "cells": 60}),
 )
 
 
@@ -45,22 +49,23 @@ def figures(device: str = SIMULATED, rows: Sequence[Row] = FULL) -> Iterator[Fig
     """Every figure of the group, as soon as it is measured. Raises `Refused`."""
     if device == SIMULATED:
         ensure_built(lambda line: None)
-    for name, arguments in rows:
-        yield from measured(name, device, arguments)
+    for row in rows:
+        yield from measured([row], device)
 
 
-def measured(row: str, device: str, arguments: dict[str, Any]) -> Iterator[Figure]:
-    """One row, in a process that is bound to a fresh board. Raises `Refused`."""
-    command = [sys.executable, "-m", f"{__name__}.child", row, device, json.dumps(arguments)]
+def measured(rows: Sequence[Row], device: str) -> Iterator[Figure]:
+    """These rows, in one process that is bound to a fresh board. Raises `Refused`."""
+    command = [sys.executable, "-m", f"{__name__}.child", device, json.dumps(rows)]
     with _surroundings(device) as more, _running(command, more) as process:
         assert process.stdout is not None
         for line in process.stdout:
             told = json.loads(line)
             if "refused" in told:
-                raise Refused(f"{row} {arguments}: {told['refused']}")
+                raise Refused(told["refused"])
             yield Figure(**told["figure"])
         if code := process.wait():
-            raise Refused(f"{row} {arguments}: its process ended with {code}; its last words stand above")
+            names = ", ".join(name for name, _ in rows)
+            raise Refused(f"{names}: the process ended with {code}; its last words stand above")
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from jupyter_gpu_reclaim.bench import Figure
+from jupyter_gpu_reclaim.bench.engine.copies import words
 from jupyter_gpu_reclaim.bench.engine.memcpy import Memcpy
 from jupyter_gpu_reclaim.bench.engine.rig import Rig
 from jupyter_gpu_reclaim.bench.engine.training import Training
@@ -52,10 +54,10 @@ def against_by_hand(rig: Rig, layers: int, width: int, rounds: int) -> Iterator[
 
     for _ in range(rounds):
         witness.stir()
-        _return_free_host_memory(rig)
+        rig.fresh_host_memory()
         ours = rig.cycle()
         witness.stir()
-        _return_free_host_memory(rig)
+        rig.fresh_host_memory()
         first.append(ours / rig.timed(by_hand))
     rig.cycle()
     for _ in range(rounds):
@@ -97,10 +99,6 @@ def against_file(rig: Rig, layers: int, width: int, rounds: int) -> Iterator[Fig
 
 def small(rig: Rig, count: int, nbytes: int, rounds: int) -> Iterator[Figure]:
     """Many small tensors out and back, ours ÷ `module.cpu()` and `.to()`, in turn."""
-    import torch
-
-    from jupyter_gpu_reclaim.bench.engine.copies import words
-
     module = torch.nn.Module()
     for number, tensor in enumerate(words(rig, count, nbytes)):
         module.register_buffer(f"tensor_{number}", tensor)
@@ -123,11 +121,3 @@ def small(rig: Rig, count: int, nbytes: int, rounds: int) -> Iterator[Figure]:
     proof = witness.proof()
     what = f"{count * nbytes / 1e6:.3g} MB in {count:,} tensors"
     yield proof.figure(f"{what}: time ÷ module.cpu()/.to()", "×", samples, at_most=0.4)
-
-
-def _return_free_host_memory(rig: Rig) -> None:
-    """Neither way finds host memory that it or the other has touched before."""
-    rig.mechanism.release_host_buffer()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc
-        trim(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import time
@@ -84,6 +85,13 @@ class Rig:
         while (used := self.used_bytes()) > most_bytes:
             if time.monotonic() > deadline:
                 raise Refused(f"NVML still shows {used} bytes in use, not {most_bytes}")
+
+    def fresh_host_memory(self) -> None:
+        """Gives back what host memory the process holds for nothing, so that no way finds any that is touched."""
+        self.mechanism.release_host_buffer()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:  # glibc
+            trim(0)
 
     @staticmethod
     def _watched(move: Callable[[], Any]) -> tuple[Any, float]:

@@ -37,11 +37,10 @@ class Witness:
         self._add(-self._stirred)
         self._stirred = 0
         after = digests(self._tensors())
-        wrong = sum(a != b for a, b in zip(self._before, after, strict=True))
-        if wrong:
-            raise Refused(
-                f"{wrong} of {len(after)} tensors did not come back as they were: nothing is claimed"
-            )
+        lost = len(self._before) - len(after)
+        wrong = sum(a != b for a, b in zip(self._before, after, strict=False))
+        if lost or wrong:
+            raise Refused(f"of {len(self._before)} tensors {lost} are lost and {wrong} are not as they were")
         return Proof(self)
 
     def _add(self, number: int) -> None:
