@@ -274,3 +274,11 @@ class Board:
         Stricter than CUDA for pageable host memory, which CUDA stages at once.
         """
         self._mode(layout.DELAY_COPIES, on)
+
+    def warm_pages(self, on: bool = True) -> None:
+        """Let a process keep the host memory of segments it gave back, and touch that of new ones when it takes them.
+
+        For measuring: a copy then costs copying alone, since a real device has no page faults. The board's accounting
+        is the same; the host memory stays with the process until it ends.
+        """
+        self._mode(layout.WARM_PAGES, on)

@@ -13,7 +13,7 @@ MAGIC, VERSION = 0x55504753, 1
 DEVICES, PROCESSES, FAULTS = 8, 128, 32
 MEASURED = 0xFFFFFFFF  # Device.utilization: derive it from the processes
 SYNTHETIC, MEMORY_UNKNOWN, GRAPHICS = 1, 2, 4  # Process.flags
-POISON, PROTECT, DELAY_COPIES, KEEP_MAPPED = 1, 2, 4, 8  # Layout.modes
+POISON, PROTECT, DELAY_COPIES, KEEP_MAPPED, WARM_PAGES = 1, 2, 4, 8, 16  # Layout.modes
 
 
 class Device(ctypes.Structure):

@@ -213,9 +213,13 @@ def memory_snapshot(mempool_id: Any = None) -> list[dict[str, Any]]:
             break
         room = count + 64
     segments: dict[int, dict[str, Any]] = {}
-    for i in range(count):
-        index, small, segment_at, segment_bytes, at, size, requested, live = rows[i * 8 : i * 8 + 8]
-        segment = segments.setdefault(segment_at, _empty_segment(index, small, segment_at, segment_bytes))
+    numbers = iter(rows[: count * 8])
+    for index, small, segment_at, segment_bytes, at, size, requested, live in zip(
+        *[numbers] * 8, strict=True
+    ):
+        segment = segments.get(segment_at)
+        if segment is None:
+            segment = segments[segment_at] = _empty_segment(index, small, segment_at, segment_bytes)
         state = "active_allocated" if live else "inactive"
         segment["blocks"].append(
             {"address": at, "size": size, "requested_size": requested, "state": state, "frames": []}

@@ -254,3 +254,27 @@ def test_a_bit_can_flip_in_a_copy(sim_board: Board) -> None:
     """A scripted bit flip makes one copy succeed with one bit wrong, in the first byte; the next copy is right."""
     sim_board.set_fault("copy", FLIP_BIT, skip=1, count=1)
     assert run_on_simgpu(sim_board, _round_trip) == [[1, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
+
+
+def a_segment_twice() -> tuple[list[int], list[int], float]:
+    """Where a segment lay both times, what the process held after each release, and what the second one read as."""
+    import torch
+
+    addresses, held = [], []
+    for value in (1.0, 2.0):
+        tensor = torch.full((6 << 20,), value, device="simgpu")
+        addresses.append(tensor.data_ptr())
+        last = tensor[-1].item()
+        del tensor
+        torch.accelerator.empty_cache()
+        held.append(torch.simgpu.memory_reserved())
+    return addresses, held, last
+
+
+def test_warm_pages_are_used_again(sim_board: Board) -> None:
+    """A segment that was given back is free on the board, and its pages serve the next one of its size."""
+    sim_board.warm_pages()
+    addresses, held, last = run_on_simgpu(sim_board, a_segment_twice)
+    assert addresses[0] == addresses[1]
+    assert held == [0, 0]
+    assert last == 2.0

@@ -26,6 +26,7 @@ struct Allocator final : c10::DeviceAllocator {
   std::map<char*, Segment> segments;
   std::map<char*, Block> blocks;
   std::set<std::pair<size_t, char*>> idle[BOARD_DEVICES][2];   // by size; [][1]: of small segments
+  std::multimap<size_t, char*> warm;   // MODE_WARM_PAGES: segments given back to the board, still mapped here, by size
   Stats stats[BOARD_DEVICES];
   int open_depth = 0;   // MODE_PROTECT: how many operators may touch device memory now
 
@@ -43,14 +44,28 @@ struct Allocator final : c10::DeviceAllocator {
     free.erase(it);
     return b;
   }
+  // Host memory for a segment; under MODE_WARM_PAGES with every page there, from a former segment if one has the size.
+  void* mapped(size_t bytes, int access) {
+    auto former = warm.find(bytes);
+    if (former != warm.end()) {
+      void* at = former->second;
+      warm.erase(former);
+      mprotect(at, bytes, access);
+      return at;
+    }
+    void* at = mmap(nullptr, bytes, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return nullptr;
+    if (bytes >= (4u << 20)) madvise(at, bytes, MADV_HUGEPAGE);
+    if (connection().mode(MODE_WARM_PAGES) && access != PROT_NONE) memset(at, 0, bytes);
+    return at;
+  }
   Block* from_board(DeviceIndex d, size_t n, bool small) {
     size_t bytes = small ? kSmallSegment : n < kExactFrom ? kLargeSegment : up(n, kSmallSegment);
     auto& board = connection();
     if (!board.take(d, bytes)) return nullptr;
     int access = board.mode(MODE_PROTECT) && !open_depth ? PROT_NONE : PROT_READ | PROT_WRITE;
-    void* at = mmap(nullptr, bytes, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) { board.give(d, bytes); return nullptr; }
-    if (bytes >= (4u << 20)) madvise(at, bytes, MADV_HUGEPAGE);
+    void* at = mapped(bytes, access);
+    if (!at) { board.give(d, bytes); return nullptr; }
     segments[(char*)at] = {bytes, small, d};
     count(stats[d].reserved_bytes, small, (int64_t)bytes);
     count(stats[d].segment, small, 1);
@@ -138,7 +153,9 @@ struct Allocator final : c10::DeviceAllocator {
       auto b = blocks.find(at);
       if ((d >= 0 && d != s.device) || b->second.live || b->second.bytes != s.bytes) { ++it; continue; }
       idle[s.device][s.small].erase({s.bytes, at});
-      if (connection().mode(MODE_KEEP_MAPPED)) poison(at, s.bytes); else munmap(at, s.bytes);
+      if (connection().mode(MODE_KEEP_MAPPED)) poison(at, s.bytes);
+      else if (connection().mode(MODE_WARM_PAGES)) warm.insert({s.bytes, at});
+      else munmap(at, s.bytes);
       connection().give(s.device, s.bytes);
       count(stats[s.device].reserved_bytes, s.small, -(int64_t)s.bytes);
       count(stats[s.device].segment, s.small, -1);

@@ -32,7 +32,7 @@
 #define BOARD_WINDOW_US 1000000ull /* utilisation is an average over at most this long */
 
 enum { ROW_SYNTHETIC = 1, ROW_MEMORY_UNKNOWN = 2, ROW_GRAPHICS = 4 };                        /* board_process.flags */
-enum { MODE_POISON = 1, MODE_PROTECT = 2, MODE_DELAY_COPIES = 4, MODE_KEEP_MAPPED = 8 };     /* board.modes */
+enum { MODE_POISON = 1, MODE_PROTECT = 2, MODE_DELAY_COPIES = 4, MODE_KEEP_MAPPED = 8, MODE_WARM_PAGES = 16 }; /* board.modes */
 enum { FAULT_FLIP_BIT = -1 };                                                                /* board_fault.code */
 
 typedef struct {
