@@ -334,8 +334,8 @@ USER = [
     _user(
         "joblib pool still computing",
         _HELD
-        + "from joblib import Parallel, delayed\ng = Parallel(2, backend='threading', return_as='generator')"
-        "(delayed(held.acquire)() for _ in range(2))",
+        + "from joblib import Parallel, delayed\ng = Parallel(2, backend='threading', return_as='generator_unordered')"
+        "(delayed(held.acquire)() for _ in range(2))",  # either may be the first to get it
         "held.release(); _ = next(g); held.release(); _ = list(g); del g",
         needs=("joblib",),
     ),

@@ -134,7 +134,7 @@ class JudgedKernel:
             self.run("stop.set()")
             if case.cleanup:
                 self.run(case.cleanup)
-        except AssertionError:
+        except BaseException:  # failed, or never came to an end: the next case gets a kernel of its own
             self.start()
             raise
         if case.spoils:
