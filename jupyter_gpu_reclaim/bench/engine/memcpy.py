@@ -1,7 +1,8 @@
 """What memory can do here: libc's memcpy between two buffers that are mapped already, in as many threads as torch has.
 
-Python threads do (ctypes releases the GIL), each with its own share of the buffers. The buffers ask for huge pages, as
-the fastest copy has them, and are larger than any cache.
+Python threads do (ctypes releases the GIL), each its own share of the buffers in one call. The buffers ask for huge
+pages, and are so large that libc goes past the caches (on the machine first measured on it does so from 250 MB a call
+on): both ways memcpy is fastest, 17 GB/s instead of 12.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 
-BUFFER_BYTES = 512 << 20
+BUFFER_BYTES = 1 << 30
 
 _libc = ctypes.CDLL(None)
 _libc.memcpy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
@@ -27,7 +28,7 @@ class Memcpy:
 
     def __init__(self, nbytes: int):
         self.threads = torch.get_num_threads()
-        self._room = min(BUFFER_BYTES, nbytes)
+        self._room = -(-nbytes // -(-nbytes // BUFFER_BYTES))  # no short last round
         self._maps = [
             mmap.mmap(-1, self._room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(2)
         ]
