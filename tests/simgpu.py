@@ -65,10 +65,13 @@ class SimProcess:
         """Hand a value to the function's `channel.recv()`."""
         self.channel.send(value)
 
-    def receive(self) -> Any:
-        """What the function sent or returned. Raises `ChildFailed`, `ChildDied` or, on a hang, `TimeoutError`."""
-        if not self.channel.poll(DEADLINE_SECONDS):
-            raise TimeoutError(f"nothing from the process in {DEADLINE_SECONDS} s")
+    def receive(self, seconds: float = DEADLINE_SECONDS) -> Any:
+        """What the function sent or returned within so many seconds.
+
+        Raises `ChildFailed`, `ChildDied` or, on a hang, `TimeoutError`.
+        """
+        if not self.channel.poll(seconds):
+            raise TimeoutError(f"nothing from the process in {seconds} s")
         try:
             kind, value = self.channel.recv()
         except (EOFError, ConnectionResetError):
@@ -112,7 +115,8 @@ def _run(pipe: Any, board: str, function: Callable[..., Any], args: tuple[Any, .
         pipe.send(("raised", traceback.format_exc()))
 
 
-def _without_channel(channel: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def without_channel(channel: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """What `function(*args)` returns: for a function that has nothing to say before its end."""
     return function(*args)
 
 
@@ -122,7 +126,7 @@ def run_on_simgpu(board: Board, function: Callable[..., Any], *args: Any) -> Any
     Arguments and result are pickled, and tensors belong to the process: return plain values. Raises as
     `SimProcess.receive` does.
     """
-    with SimProcess(board, _without_channel, function, args) as process:
+    with SimProcess(board, without_channel, function, args) as process:
         return process.receive()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kernel_rig import Rig
-from simgpu import new_board, simgpu_server  # noqa: F401
+from simgpu import new_board, sim_board, simgpu_server  # noqa: F401
 
 
 @pytest.fixture(scope="module", params=["ipykernel7", "ipykernel6"])
