@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytest_jupyter.jupyter_server", "ipykernel6"]
+
+
+def pytest_configure() -> None:
+    """SIGINT interrupts, as in a terminal; what a shell starts in the background would ignore it, kernels included."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
