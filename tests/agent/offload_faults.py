@@ -117,6 +117,21 @@ def progress_fails(bench: Any) -> dict[str, Any]:
     return _failed_offload(bench, slow, progress=progress)
 
 
+def allocated_meanwhile(bench: Any) -> dict[str, Any]:
+    """Somebody allocates while the bytes are being copied: nobody had decided that this block stays."""
+    kept = torch.arange(5000.0).to(DEVICE)
+    late: list[torch.Tensor] = []
+    result = bench.offload(progress=lambda *_: late.append(torch.zeros(3000, device=DEVICE)))
+    facts = {
+        "moved_bytes": result.moved_bytes,
+        "unmovable": result.unmovable,
+        "unexplained_bytes": result.unexplained_bytes,
+        "late": [tensor.cpu().tolist() == [0] * 3000 for tensor in late],
+    }
+    bench.onload()
+    return {**facts, "kept": kept.cpu().tolist() == list(range(5000)), "next": bench.cycle().unmovable}
+
+
 def driver_fails_after_the_commit(bench: Any) -> dict[str, Any]:
     """Giving the cache back fails when the bytes are on the host already."""
     subject = _Subject(bench)

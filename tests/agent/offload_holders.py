@@ -424,10 +424,11 @@ def private_pool(bench: Any) -> dict[str, Any]:
         placed = _placed(walk([pooled, plain], DEVICE))
         blocks = [Block(0, pooled.data_ptr(), 12288, True), Block(0, plain.data_ptr(), 12288, False)]
         reasons: dict[int, str] = {}
-        unmovable, unexplained = _by_address(placed, reasons, [*blocks, Block(1, 4096, 512, False)])
+        unmovable, unexplained, staying = _by_address(placed, reasons, [*blocks, Block(1, 4096, 512, False)])
     return {
         "unmovable": dict(unmovable),
         "unexplained_bytes": unexplained,
+        "staying": staying == {(0, pooled.data_ptr()), (1, 4096)},
         "pooled": reasons.get(pooled.untyped_storage()._cdata),
         "plain": reasons.get(plain.untyped_storage()._cdata),
     }

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from offload_process import DeviceProcess
 
+from jupyter_gpu_reclaim.agent.torch_offload.outcome import UNEXPLAINED
+
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceProcess]:
@@ -53,6 +55,17 @@ def test_a_failed_offload_says_why(device: DeviceProcess) -> None:
     message = device.run("offload_faults", "copy_fails")["message"]
     assert "simgpu error 999 in copy" in message
     assert message.endswith("Every tensor is on the GPU as before.")
+
+
+def test_what_was_allocated_meanwhile_is_unexplained(device: DeviceProcess) -> None:
+    """After an offload each live block of the allocator was to stay, or its bytes are named as unexplained."""
+    facts = device.run("offload_faults", "allocated_meanwhile")
+    assert facts["moved_bytes"] == 20_000
+    assert facts["unmovable"] == {UNEXPLAINED: 12288}
+    assert facts["unexplained_bytes"] == 12288
+    assert facts["late"] == [True]
+    assert facts["kept"]
+    assert facts["next"] == {}
 
 
 def test_a_driver_that_fails_after_the_commit(device: DeviceProcess) -> None:

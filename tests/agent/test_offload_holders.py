@@ -161,6 +161,7 @@ def test_private_pools_stay(device: DeviceProcess) -> None:
     facts = device.run("offload_holders", "private_pool")
     assert facts["unmovable"] == {outcome.PRIVATE_POOL: 12288, outcome.UNEXPLAINED: 512}
     assert facts["unexplained_bytes"] == 512
+    assert facts["staying"]
     assert facts["pooled"] == outcome.PRIVATE_POOL
     assert facts["plain"] is None
 

@@ -171,12 +171,13 @@ class TorchOffload:
         moving.copy_out(pace)
         watch.lap("copy")
         freed_bytes, problems = self._commit(moving, before, watch)
+        unmovable, unexplained_bytes = self._left(decided, problems)
         return Offloaded(
             moved_bytes=moving.nbytes,
             freed_bytes=freed_bytes,
             needed_bytes=needed_bytes,
-            unmovable=decided.unmovable,
-            unexplained_bytes=decided.unexplained_bytes,
+            unmovable=unmovable,
+            unexplained_bytes=unexplained_bytes,
             host_bytes=self._host.nbytes,
             seconds=watch.laps,
             problem=" ".join(problems) or None,
@@ -206,6 +207,14 @@ class TorchOffload:
                 problems.append(_described(error))
             watch.lap(lap)
         return freed_bytes, problems
+
+    def _left(self, decided, problems):
+        """What is on the GPU now, and why: the decision, held against the allocator's live blocks."""
+        try:
+            return self._account.with_the_rest(decided, self._accelerator)
+        except Exception as error:
+            problems.append(_described(error))
+            return decided.unmovable, decided.unexplained_bytes
 
     def _look(self, watch):
         """The `Account` of this moment. Every reference taken while looking is gone when it returns."""

@@ -43,6 +43,7 @@ Account = namedtuple(
         "parts",  # [Part] that may move, largest first
         "unmovable",  # {reason: bytes} that stay, as the allocator counts them
         "unexplained_bytes",  # the part of `unmovable` with no known owner
+        "staying",  # {(device index, address)} of the allocator's blocks that stay; None where it cannot list them
     ),
 )
 
@@ -60,13 +61,22 @@ def account(found, accelerator):
     _mark_overlaps(placed, reasons)
     if blocks is None:
         unmovable, unexplained = _by_totals(placed, reasons, accelerator)
+        staying = None
     else:
-        unmovable, unexplained = _by_address(placed, reasons, blocks)
+        unmovable, unexplained, staying = _by_address(placed, reasons, blocks)
     parts = [
         Part(p.storage, p.index, p.end - p.address) for p in placed if reasons.get(p.storage._cdata) is None
     ]
     parts.sort(key=lambda part: -part.nbytes)
-    return Account(parts, dict(unmovable), unexplained)
+    return Account(parts, dict(unmovable), unexplained, staying)
+
+
+def with_the_rest(decided, accelerator):
+    """(`unmovable`, `unexplained_bytes`) once the parts are gone: live blocks that were not to stay are unexplained."""
+    blocks = None if decided.staying is None else accelerator.live_blocks()
+    strangers = sum(b.nbytes for b in blocks or () if (b.index, b.address) not in decided.staying)
+    unmovable, unexplained = _with_unexplained(Counter(decided.unmovable), strangers)
+    return dict(unmovable), decided.unexplained_bytes + unexplained
 
 
 def _placed(found):
@@ -136,7 +146,7 @@ def _mark_overlaps(placed, reasons):
 
 
 def _by_address(placed, reasons, blocks):
-    """(bytes by reason, unexplained bytes); adds to `reasons` what only the blocks can tell."""
+    """(bytes by reason, unexplained bytes, blocks that stay); adds to `reasons` what only the blocks can tell."""
     blocks = sorted(blocks, key=lambda b: (b.index, b.address))
     starts = [(b.index, b.address) for b in blocks]
     owner = {}  # place in `blocks` → reason it stays, or None when it moves
@@ -154,13 +164,16 @@ def _by_address(placed, reasons, blocks):
         elif block.address != p.address:
             reasons.setdefault(key, BORROWED)
         owner[at] = reasons.get(key) or owner.get(at)
-    unexplained = 0
+    unexplained, staying = 0, set()
     for at, block in enumerate(blocks):
+        if at in owner and owner[at] is None:
+            continue
+        staying.add((block.index, block.address))
         if at not in owner:
             unexplained += block.nbytes
-        elif owner[at] is not None:
+        else:
             unmovable[owner[at]] += block.nbytes
-    return _with_unexplained(unmovable, unexplained)
+    return (*_with_unexplained(unmovable, unexplained), staying)
 
 
 def _by_totals(placed, reasons, accelerator):
