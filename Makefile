@@ -10,8 +10,9 @@ demo: .venv/demo
 lab: .venv/demo
 	$(BIN)/jupyter gpu-reclaim lab
 
+# Two at a time: most tests wait for a kernel most of the time.
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 bench: .venv/bench
 	$(BIN)/jupyter gpu-reclaim bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -21,9 +22,11 @@ def ipykernel6(pytestconfig: pytest.Config) -> str:
     folder = Path(pytestconfig.cache.mkdir("ipykernel6"))
     python = folder / "bin" / "python"
     complete = folder / "complete"
-    if not complete.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        wanted = ["ipykernel==6.31.0", "ipywidgets>=8.1,<9"]
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
-        complete.touch()
+    with open(folder.parent / "ipykernel6.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes the first makes it, the others wait
+        if not complete.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            wanted = ["ipykernel==6.31.0", "ipywidgets>=8.1,<9"]
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+            complete.touch()
     return str(python)
