@@ -12,7 +12,7 @@ lab: .venv/demo
 
 # Two at a time: most tests wait for a kernel most of the time.
 test: .venv/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/bench
 	$(BIN)/jupyter gpu-reclaim bench

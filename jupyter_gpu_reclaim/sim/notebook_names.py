@@ -1,7 +1,8 @@
 """The names that notebooks use from `torch.cuda`, for `torch.simgpu`: a notebook runs after changing the device's name.
 
-`torch_backend` takes them all into the module that is `torch.simgpu`. What has no meaning here answers as CUDA does
-where nothing is to be done. Left out, so that nobody takes an imitation for the thing: CUDA graphs, memory pools, NCCL.
+`torch_backend.register` takes them all into the module that is `torch.simgpu`. What has no meaning here answers as CUDA
+does where nothing is to be done. Left out, so that nobody takes an imitation for the thing: CUDA graphs, memory pools,
+NCCL.
 """
 
 from __future__ import annotations

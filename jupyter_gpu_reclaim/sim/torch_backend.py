@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from .notebook_names import *  # noqa: F403 (they belong to torch.simgpu)
-
 BOARD_VARIABLE = "JUPYTER_GPU_RECLAIM_SIM_BOARD"  # path of the board file; unset: no simulated GPU anywhere
 
 _lib: Any = None  # the loaded device library
@@ -39,6 +37,7 @@ def register(board: str) -> None:
 
     Raises `build.CannotBuild`, and what `Board.attach` raises for a path that is no board.
     """
+    from . import notebook_names
     from .board import Board
     from .build import torch_device_library
 
@@ -53,6 +52,7 @@ def register(board: str) -> None:
     library.simgpu_device_bytes.restype = ctypes.c_uint64
     library.simgpu_snapshot.restype = ctypes.c_int64
     _lib = library
+    globals().update({name: item for name, item in vars(notebook_names).items() if not name.startswith("_")})
     torch.utils.rename_privateuse1_backend("simgpu")
     torch._register_device_module("simgpu", sys.modules[__name__])
     torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
