@@ -1,6 +1,6 @@
 """A process with the simulated GPU in which scenarios of `offload_*.py` are run by name.
 
-    python offload_process.py BOARD     then, line by line: "module function" → one line of JSON
+    python offload_process.py BOARD     then, line by line: "module function argument …" → one line of JSON
 
 A scenario returns a dict of facts, which the test asserts. In the process, the mechanism works in a thread of its own
 with automatic garbage collection off, as the agent has it.
@@ -35,7 +35,7 @@ class DeviceProcess:
             board.protect()
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, module: str, scenario: str) -> dict[str, Any]:
+    def run(self, module: str, scenario: str, *arguments: str) -> dict[str, Any]:
         """The facts of a scenario. Raises AssertionError with its traceback when it raised, or ended the process."""
         if self._process is None:
             self._process = subprocess.Popen(
@@ -48,7 +48,7 @@ class DeviceProcess:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        print(module, scenario, file=stdin, flush=True)
+        print(module, scenario, *arguments, file=stdin, flush=True)
         answer = stdout.readline()
         if not answer:
             code = self._process.wait(timeout=30)
@@ -60,13 +60,14 @@ class DeviceProcess:
         return facts
 
     def close(self) -> None:
-        """End the process."""
+        """End the process. The next scenario would have a new one."""
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
             assert self._process.wait(timeout=30) == 0
             assert self._process.stdout is not None
             self._process.stdout.close()
+            self._process = None
 
 
 class Bench:
@@ -86,6 +87,9 @@ class Bench:
         }
         self.board = Board.attach(board_path)
         self._worker = ThreadPoolExecutor(1)
+        self.in_this_thread = False  # whether the mechanism works in the scenario's own thread
+        self.pooled_address = None  # of the block that the allocator's list is to show in a private pool
+        self.mechanism._accelerator._snapshot = self._snapshot
 
     def offload(self, **arguments: Any) -> Any:
         """`Offloaded`; checks that every byte still allocated has a reason in it."""
@@ -93,7 +97,7 @@ class Bench:
 
         gc.disable()
         try:
-            result = self._worker.submit(self.mechanism.offload, **arguments).result()
+            result = self._call(self.mechanism.offload, **arguments)
         finally:
             if not self.mechanism.offloaded:
                 gc.enable()
@@ -101,11 +105,37 @@ class Bench:
         assert self.allocated() == explained, (self.allocated(), result.unmovable)
         return result
 
+    def offload_or_refusal(self) -> Any:
+        """What `offload` gives, or `NothingToMove`; both tell what stays."""
+        from jupyter_gpu_reclaim.agent.torch_offload import NothingToMove
+
+        try:
+            return self.offload()
+        except NothingToMove as refusal:
+            return refusal
+
     def onload(self) -> Any:
         """`Onloaded`."""
-        result = self._worker.submit(self.mechanism.onload).result()
+        result = self._call(self.mechanism.onload)
         gc.enable()
         return result
+
+    def _call(self, act: Any, **arguments: Any) -> Any:
+        if self.in_this_thread:
+            return act(**arguments)
+        return self._worker.submit(act, **arguments).result()
+
+    def _snapshot(self, **arguments: Any) -> list[dict[str, Any]]:
+        """The device's list of segments, the pooled block in one of its own as `torch.cuda.MemPool` would have it."""
+        segments = self.torch.simgpu.memory_snapshot(**arguments)
+        for segment in list(segments):
+            pooled = [block for block in segment["blocks"] if block["address"] == self.pooled_address]
+            for block in pooled:
+                segment["blocks"].remove(block)
+                segments.append(
+                    {**segment, "address": block["address"], "segment_pool_id": (0, 1), "blocks": [block]}
+                )
+        return segments
 
     def cycle(self) -> Any:
         """Offload and onload; what the offload said."""
@@ -124,6 +154,7 @@ class Bench:
     def clean(self) -> None:
         """Nothing of the last scenario is left: a leak would show here, in the next scenario."""
         self.board.clear_faults()
+        self.in_this_thread, self.pooled_address = False, None
         if self.mechanism.offloaded:
             self.onload()
         gc.collect()
@@ -136,10 +167,10 @@ def main() -> None:
     bench = Bench(sys.argv[1])
     sys.path.insert(0, str(HERE))
     for line in sys.stdin:
-        module, scenario = line.split()
+        module, scenario, *arguments = line.split()
         try:
             bench.clean()
-            facts = getattr(importlib.import_module(module), scenario)(bench)
+            facts = getattr(importlib.import_module(module), scenario)(bench, *arguments)
         except BaseException:
             facts = {"raised": traceback.format_exc()}
         print(json.dumps(facts), flush=True)

@@ -218,7 +218,11 @@ class TorchOffload:
 
     def _look(self, watch):
         """The `Account` of this moment. Every reference taken while looking is gone when it returns."""
-        found = self._find.find(self._accelerator.type, self._cuda.graph_types())
+        decided = self._look_once(watch)
+        return self._look_once(watch, in_torchscript=True) if decided.unexplained_bytes else decided
+
+    def _look_once(self, watch, **more):
+        found = self._find.find(self._accelerator.type, self._cuda.graph_types(), **more)
         watch.lap("find")
         decided = self._account.account(found, self._accelerator)
         watch.lap("account")

@@ -188,8 +188,11 @@ def _by_totals(placed, reasons, accelerator):
 
 
 def _with_unexplained(unmovable, unexplained):
+    if unexplained and gc.get_freeze_count():
+        unmovable[FROZEN] += unexplained
+        return unmovable, 0
     if unexplained:
-        unmovable[FROZEN if gc.get_freeze_count() else UNEXPLAINED] += unexplained
+        unmovable[UNEXPLAINED] += unexplained
     return unmovable, unexplained
 
 

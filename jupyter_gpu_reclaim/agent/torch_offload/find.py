@@ -17,6 +17,8 @@ from contextlib import ExitStack
 
 import torch
 
+from . import torchscript
+
 _TensorBase = torch.Tensor.__base__
 _is_leaf = _TensorBase.is_leaf.__get__
 _retains_grad = _TensorBase.retains_grad.__get__
@@ -24,6 +26,9 @@ _grad = _TensorBase.grad.__get__
 _grad_fn = _TensorBase.grad_fn.__get__
 _base = _TensorBase._base.__get__
 _layout = _TensorBase.layout.__get__
+_dtype = _TensorBase.dtype.__get__
+_is_conj = _TensorBase.is_conj
+_is_neg = _TensorBase.is_neg
 _untyped_storage = _TensorBase.untyped_storage
 _PythonNode = torch._C._FunctionBase
 _AccumulateGrad = torch._C._functions.AccumulateGrad
@@ -42,9 +47,9 @@ _SPARSE_PARTS = {
 
 
 def no_user_code():
-    """A context in which torch calls no `__torch_function__` and no `__torch_dispatch__` in this thread."""
+    """A context in which torch calls no `__torch_function__` and no `__torch_dispatch__` in this thread, nor modes'."""
     stack = ExitStack()
-    stack.enter_context(torch._C.DisableTorchFunctionSubclass())
+    stack.enter_context(torch._C.DisableTorchFunction())
     if hasattr(torch._C, "_DisableTorchDispatch"):
         stack.enter_context(torch._C._DisableTorchDispatch())
     return stack
@@ -68,11 +73,14 @@ class Found:
         self.watched = []
 
 
-def find(device_type, watch=()):
+def find(device_type, watch=(), in_torchscript=False):
     """Looks through the whole process. Call inside `no_user_code()`, with no user code running."""
     checkpoint = sys.modules.get("torch.utils.checkpoint")
     frame_type = getattr(checkpoint, "_CheckpointFrame", None)
-    tensors, storages, watched = _on_the_heap(watch + ((frame_type,) if frame_type else ()))
+    scripted = (torchscript.module_type(),) if in_torchscript else ()
+    tensors, storages, watched = _on_the_heap(watch + scripted + ((frame_type,) if frame_type else ()))
+    if in_torchscript:
+        tensors.extend(torchscript.tensors_of(watched))
     found = walk(tensors, device_type, [o for o in watched if type(o) is frame_type])
     for storage in storages:
         if storage.device.type == device_type:
@@ -111,6 +119,25 @@ def _subclasses(root):
     return seen
 
 
+def _reads_otherwise(view, base):
+    """Whether a view takes its base's numbers for others: complex ones as real, conjugated. Such a view is made by a
+    function that can be replayed, and holds its base more than once; a chain of them holds it more often still."""
+    dtypes = _dtype(view), _dtype(base)
+    if not (dtypes[0].is_complex or dtypes[1].is_complex):
+        return False
+    return dtypes[0] != dtypes[1] or _is_conj(view) != _is_conj(base) or _is_neg(view) != _is_neg(base)
+
+
+def _references_of_such_a_view():
+    with no_user_code(), torch.inference_mode(False):
+        base = torch.zeros(1, dtype=torch.complex64, device="cpu")
+        view = torch.view_as_real(base)
+        return base._use_count() - 1 if view is not None else 0
+
+
+_HELD_BY_SUCH_A_VIEW = _references_of_such_a_view()
+
+
 class _Walk:
     def __init__(self, device_type):
         self._device_type = device_type
@@ -142,7 +169,10 @@ class _Walk:
             return
         self._seen_tensors[id(tensor)] = tensor
         self._note_storage(tensor)
-        self._held(_base(tensor))
+        base = _base(tensor)
+        self._held(base)
+        if base is not None and _reads_otherwise(tensor, base):
+            self._found.holders[id(base)] += _HELD_BY_SUCH_A_VIEW - 1
         if _is_leaf(tensor) or _retains_grad(
             tensor
         ):  # .grad of any other tensor is None, and reading it warns
