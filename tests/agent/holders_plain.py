@@ -53,20 +53,9 @@ def overlapping_windows_on_one_storage(on: Place) -> Holding:
 def every_kind_of_number(on: Place) -> Holding:
     """Bit patterns of every kind: NaNs with payloads, signed zeros, complex, half, bool, 8-bit floats, integers."""
     bits = torch.arange(-4000, 4000, dtype=torch.int64).mul(0x0123456789ABCDE)
-    kinds = [
-        "float64",
-        "float32",
-        "bfloat16",
-        "float16",
-        "complex64",
-        "complex128",
-        "int32",
-        "int16",
-        "int8",
-        "uint8",
-        "float8_e4m3fn",
-    ]
-    kept = [on.put(bits.view(getattr(torch, kind))) for kind in kinds]
+    floats = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn]
+    others = [torch.complex64, torch.complex128, torch.int32, torch.int16, torch.int8, torch.uint8]
+    kept = [on.put(bits.view(kind)) for kind in [*floats, *others]]
     kept += [on.put(bits), on.put(bits.gt(0)), kept[5].conj(), kept[5].imag, kept[6].real]
     kept += [pairs := on.put(bits.view(torch.float32).view(-1, 2)), torch.view_as_complex(pairs)[3:]]
     yield kept
