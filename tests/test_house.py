@@ -41,6 +41,7 @@ ONLY_HERE = {
     "torch": (
         "agent/torch_offload",
         "sim/torch_backend.py",
+        "sim/amp.py",
         "sim/notebook_names.py",
         "bench",
         "doctor/round_trip.py",

@@ -7,12 +7,13 @@ NCCL.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-DEVICE_TYPE = "simgpu"
+from . import amp
+
+DEVICE_TYPE = amp.DEVICE_TYPE
 
 # --- streams and events: one stream per device, which is the current and the default one
 
@@ -97,25 +98,6 @@ def set_rng_state_all(states: list[torch.Tensor]) -> None:
 
 
 # --- mixed precision
-
-
-class autocast(torch.autocast):
-    """`torch.autocast("simgpu", …)`, as `torch.cuda.amp.autocast` is for CUDA."""
-
-    def __init__(
-        self, enabled: bool = True, dtype: torch.dtype = torch.float16, cache_enabled: bool = True
-    ) -> None:
-        super().__init__(DEVICE_TYPE, enabled=enabled, dtype=dtype, cache_enabled=cache_enabled)
-
-
-class GradScaler(torch.amp.GradScaler):
-    """`torch.amp.GradScaler("simgpu", …)`, as `torch.cuda.amp.GradScaler` is for CUDA."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(DEVICE_TYPE, *args, **kwargs)
-
-
-amp = SimpleNamespace(autocast=autocast, GradScaler=GradScaler)
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:

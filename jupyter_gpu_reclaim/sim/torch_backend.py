@@ -55,6 +55,7 @@ def register(board: str) -> None:
     globals().update({name: item for name, item in vars(notebook_names).items() if not name.startswith("_")})
     torch.utils.rename_privateuse1_backend("simgpu")
     torch._register_device_module("simgpu", sys.modules[__name__])
+    sys.modules["torch.simgpu.amp"] = notebook_names.amp  # for `from torch.simgpu.amp import autocast`
     torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
     # Notebooks set and print these; here, too, they change nothing.
     torch.backends.simgpu, torch.version.simgpu = torch.backends.cuda, None

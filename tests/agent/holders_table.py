@@ -74,6 +74,7 @@ TABLE = [
     # tensors within tensors
     Entry(wrapped.subclasses_whose_every_method_raises),
     Entry(wrapped.wrapper_subclasses),
+    Entry(wrapped.sparse_tensors),
     Entry(wrapped.distributed_tensors),
     Entry(wrapped.nested_tensors, {OUTSIDE: 6656}),
     Entry(wrapped.quantised_attributes),

@@ -65,6 +65,29 @@ def wrapper_subclasses(on: Place) -> Holding:
     return [both.grad.a, both.grad.b, masked.get_data(), masked.get_mask()]
 
 
+def sparse_tensors(on: Place) -> Holding:
+    """COO, CSR and CSC: their indices and values are tensors that C++ alone has, as is a sparse gradient."""
+    torch.manual_seed(3)
+    dense = on.values()[:900].view(30, 30)
+    with warnings_allowed():
+        kept = [
+            dense.to_sparse(),
+            dense.to_sparse_csr(),
+            dense.to_sparse_csc(),
+            dense.to_sparse().requires_grad_(),
+        ]
+    table = nn.Embedding(50, 30, sparse=True).to(on.device)
+    table(torch.tensor([3, 1, 3], device=on.device)).square().sum().backward()
+    right = on.leaf(2)
+    product = torch.sparse.mm(kept[3], right.view(30, 100))
+    yield [dense, table.weight]
+    product.square().sum().backward()
+    gradients = [kept[3].grad, table.weight.grad]
+    parts = [part for coo in [kept[0], *gradients] for part in (coo._indices(), coo._values())]
+    parts += [kept[1].crow_indices(), kept[1].col_indices(), kept[1].values(), kept[2].to_dense()]
+    return [*(part.clone() for part in parts), right.grad]
+
+
 def distributed_tensors(on: Place) -> Holding:
     """`DTensor` over a mesh of one: the shard in it moves, its gradient too."""
     import torch.distributed as distributed

@@ -11,6 +11,7 @@ from jupyter_gpu_reclaim.sim.board import Board, MiB
 
 NOTEBOOK = """
 import torch
+from torch.cuda.amp import GradScaler, autocast
 assert torch.cuda.is_available() and torch.cuda.device_count() == 1
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 torch.backends.cudnn.benchmark = True
@@ -24,17 +25,20 @@ start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 start.record()
 net = torch.nn.Linear(64, 64).cuda()
 x = torch.randn(256, 64).pin_memory().cuda(non_blocking=True)
-scaler = torch.cuda.amp.GradScaler()
+scaler = GradScaler()
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 losses = []
 for _ in range(4):
     optimizer.zero_grad(set_to_none=True)
-    with torch.cuda.amp.autocast():
+    with autocast(), torch.cuda.amp.autocast(dtype=torch.bfloat16):
         loss = (net(x).float() ** 2).mean()
     scaler.scale(loss).backward()
     scaler.step(optimizer)
     scaler.update()
     losses.append(loss.item())
+@torch.cuda.amp.custom_fwd(cast_inputs=torch.float32)
+def forward(self, x):
+    return x
 with torch.cuda.stream(torch.cuda.Stream()), torch.autocast("cuda", dtype=torch.bfloat16):
     half = net(x)
 end.record()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,12 @@ def _cases() -> dict[str, Callable[[str], Any]]:
         y = module.to(d)(x)
         y.square().sum().backward()
         return [y.detach(), x.grad, *(p.grad for p in module.parameters()), *module.buffers()]
+
+    def loss(name: str, kind: str, d: str) -> Any:
+        x = torch.rand(4, 5).to(d).requires_grad_()
+        y = getattr(F, name)(x, torch.rand(4, 5).to(d), reduction=kind)
+        y.sum().backward()
+        return [y.detach(), x.grad]
 
     return {
         # in place, on the shape itself
@@ -96,6 +103,12 @@ def _cases() -> dict[str, Callable[[str], Any]]:
         "pooling": lambda d: layer(nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)), (2, 3, 8, 8), d),
         "interpolation": lambda d: layer(nn.Upsample(scale_factor=2, mode="bilinear"), (1, 1, 4, 4), d),
         "embedding": lambda d: nn.Embedding(5, 3).to(d)(torch.tensor([1, 4], device=d)).detach(),
+        # losses, as a mean and one by one
+        **{
+            f"{name}, {kind}": lambda d, name=name, kind=kind: loss(name, kind, d)
+            for name in ("mse_loss", "smooth_l1_loss", "huber_loss", "l1_loss")
+            for kind in ("mean", "none")
+        },
         # linear algebra and signals
         "matrix product": lambda d: square(d).t() @ square(d),
         "solve": lambda d: torch.linalg.solve(square(d) + 9 * torch.eye(3, device=d), square(d)),
@@ -133,14 +146,16 @@ def _compare() -> tuple[int, list[str]]:
         results = []
         for device in ("cpu", "simgpu"):
             torch.manual_seed(3)
-            results.append(list(_flat(case(device))))
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                results.append([*_flat(case(device)), *(str(w.message) for w in warned)])
         if not all(map(same, *results)) or len(results[0]) != len(results[1]):
             different.append(name)
     return len(_cases()), different
 
 
 def test_operators_equal_the_cpus(sim_board: Board) -> None:
-    """Views, in-place and out= forms, copies, random draws, layers and linear algebra all give the CPU's result."""
+    """Views, in-place and out= forms, copies, random draws, layers, losses: the CPU's result, as silent."""
     compared, different = run_on_simgpu(sim_board, _compare)
     assert different == []
     assert compared > 50

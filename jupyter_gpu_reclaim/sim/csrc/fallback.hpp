@@ -5,7 +5,7 @@
 #pragma once
 #include <torch/library.h>
 
-#include "runtime.hpp"
+#include "sparse.hpp"
 
 namespace simgpu {
 
@@ -34,12 +34,15 @@ struct Operator {
 };
 
 struct Loan { Tensor lender, alias; void* at; bool written; };
+struct SparseLoan { Tensor lender, alias; bool written; };
 
 struct Fallback {
   const c10::OperatorHandle& op;
   torch::jit::Stack* stack;
   const c10::FunctionSchema& schema = op.schema();
   c10::SmallVector<Loan, 8> loans;
+  std::vector<SparseLoan> sparse_loans;
+  c10::DispatchKeySet keys{c10::DispatchKey::CPU};
   std::optional<c10::Device> asked, device;
   bool host_operand = false;
 
@@ -58,6 +61,7 @@ struct Fallback {
       host_operand |= t.defined() && t.is_cpu() && t.dim() > 0;
       return t;
     }
+    if (is_sparse(t)) return lend_sparse(t, written);
     for (auto& loan : loans) if (loan.lender.is_same(t)) {
       loan.written |= written;
       return loan.alias;
@@ -73,6 +77,18 @@ struct Fallback {
     if (t.unsafeGetTensorImpl()->is_wrapped_number()) alias.unsafeGetTensorImpl()->set_wrapped_number(true);
     loans.push_back({t, alias, alias.numel() ? alias.data_ptr() : nullptr, written});
     return alias;
+  }
+  // Its parts are lent one by one; what the alias has become in the end, the lender becomes.
+  Tensor lend_sparse(const Tensor& t, bool written) {
+    keys = keys | c10::DispatchKeySet(is_compressed(t.layout()) ? c10::DispatchKey::SparseCsrCPU : c10::DispatchKey::SparseCPU);
+    for (auto& loan : sparse_loans) if (loan.lender.is_same(t)) {
+      loan.written |= written;
+      return loan.alias;
+    }
+    std::vector<Tensor> parts;
+    for (auto& part : parts_of(t)) parts.push_back(lend(part, written));
+    sparse_loans.push_back({t, around(parts, t), written});
+    return sparse_loans.back().alias;
   }
   void lend_arguments(size_t base) {
     for (size_t i = 0; i < schema.arguments().size(); ++i) {
@@ -99,12 +115,22 @@ struct Fallback {
   // A result back on the device: the lender itself, a view of it, or fresh memory.
   Tensor settle(const Tensor& t) {
     if (!t.defined() || !t.is_cpu()) return t;
+    if (is_sparse(t)) return settle_sparse(t);
     for (auto& loan : loans) if (loan.alias.is_same(t)) return loan.lender;
     if (t.numel())
       for (auto& loan : loans)
         if (loan.alias.has_storage() && t.storage().is_alias_of(loan.alias.storage()))
           return loan.lender.as_strided(t.sizes(), t.strides(), loan.lender.storage_offset() + t.storage_offset());
     return t.to(*device);
+  }
+  std::vector<Tensor> settled_parts(const Tensor& t) {
+    std::vector<Tensor> parts;
+    for (auto& part : parts_of(t)) parts.push_back(settle(part));
+    return parts;
+  }
+  Tensor settle_sparse(const Tensor& t) {
+    for (auto& loan : sparse_loans) if (loan.alias.is_same(t)) return loan.lender;
+    return around(settled_parts(t), t);
   }
   // An out= argument that the kernel resized: its bytes are elsewhere now.
   void settle_resized() {
@@ -115,13 +141,14 @@ struct Fallback {
       loan.lender.resize_(loan.alias.sizes());
       loan.lender.copy_(loan.alias);
     }
+    for (auto& loan : sparse_loans) if (loan.written) become(loan.lender, settled_parts(loan.alias), loan.alias);
   }
   void run() {
     lend_arguments(stack->size() - schema.arguments().size());
     if (!device && asked && asked->type() == kSimGpu) device = c10::Device(kSimGpu, Guard::or_current(asked->index()));
     Operator scope(device ? device->index() : current_device);
     if (device) connection().fail_if_scripted("operator", device->index());
-    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+    op.redispatchBoxed(keys, stack);
     if (!device) return;
     settle_resized();
     for (size_t i = stack->size() - schema.returns().size(); i < stack->size(); ++i) {
@@ -136,4 +163,15 @@ struct Fallback {
   }
 };
 inline void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) { Fallback{op, stack}.run(); }
+
+// Every operator that the CPU has a kernel of its own for under `cpu`, and that has none here yet, falls back to that one:
+// torch's generic decompositions, which would come first, know dense tensors only.
+inline void take_kernels_of(c10::DispatchKey cpu, c10::DispatchKey here, torch::Library& m) {
+  auto& dispatcher = c10::Dispatcher::singleton();
+  for (auto& name : dispatcher.getRegistrationsForDispatchKey(cpu)) {
+    auto op = dispatcher.findOp(name);
+    if (op && name.getNamespace() == "aten" && !op->hasKernelForDispatchKey(here))
+      m.impl(c10::toString(name).c_str(), torch::CppFunction::makeFromBoxedFunction<&fallback>());
+  }
+}
 }  // namespace simgpu
