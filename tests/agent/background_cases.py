@@ -625,6 +625,24 @@ HARMLESS = [
 # Written when the rules stood, to break them: neither tuned on nor held out, and counted by themselves.
 AFTERWARDS = [
     _user(
+        "thread that trains a model",
+        "import torch\nnet = torch.nn.Linear(200, 200); optimizer = torch.optim.SGD(net.parameters(), 1e-3)\n"
+        "def train():\n    while not stop.is_set():\n        optimizer.zero_grad()\n"
+        "        net(torch.ones(50, 200)).square().mean().backward(); optimizer.step()\n"
+        "t = threading.Thread(target=train); t.start()",
+        "t.join(); del net, optimizer",
+        needs=("torch",),
+    ),
+    _user(
+        "task that trains a model between two sleeps",
+        "import torch\nnet = torch.nn.Linear(200, 200)\nasync def train():\n    while True:\n"
+        "        net(torch.ones(50, 200)).sum().backward(); await asyncio.sleep(5)\n"
+        "t = asyncio.create_task(train())",
+        "t.cancel(); del net",
+        needs=("torch",),
+    ),
+    _user("GUI event loop enabled by %gui", "%gui asyncio", "%gui"),
+    _user(
         "tornado loop of the user's own in a thread",
         "import tornado.ioloop\nio = tornado.ioloop.IOLoop(make_current=False)\n"
         + _THREAD.format("io.start"),

@@ -29,7 +29,7 @@ def a_capsule_without_its_tensor(on: Place) -> Holding:
     return [torch.from_dlpack(capsule)]
 
 
-def a_consumer_of_a_parameters_view(on: Place) -> Holding:
+def a_consumer_of_a_view_of_a_parameter(on: Place) -> Holding:
     """Torch itself as the consumer: a second storage over bytes of the first; both stay."""
     parameter = nn.Parameter(on.values())
     consumer = torch.from_dlpack(to_dlpack(parameter.detach()[10:]))
@@ -73,7 +73,7 @@ def _lent(on: Place, address: int, nbytes: int) -> torch.Tensor:
     return torch.empty(0, device=on.device).set_(storage)
 
 
-def a_consumer_outside_python(on: Place) -> Holding:
+def a_consumer_in_another_language(on: Place) -> Holding:
     """A library in C that took the capsule's bytes and reads them while the rest is away."""
     tensor = on.values()
     managed, give_back = _consumed(to_dlpack(tensor))

@@ -6,6 +6,7 @@ import contextvars
 import copy
 import ctypes
 import functools
+import gc
 import threading
 import weakref
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ class _Slotted:
     __slots__ = ("tensor",)
 
 
-def corners_of_python(on: Place) -> Holding:
+def closures_slots_generators_coroutines_caches(on: Place) -> Holding:
     """Closures, partials, defaults, slots, class attributes, generators, coroutines, caches, cells of ctypes."""
     box = _Slotted()
     box.tensor = on.values(1)
@@ -155,6 +156,29 @@ def weak_references(on: Place) -> Holding:
     return [*alive, notes[key], ids[key]]
 
 
+class _Cycle:
+    def __init__(self, tensor: torch.Tensor, ended: list[str]):
+        self.me, self.tensor, self.ended = self, tensor, ended
+
+    def __del__(self) -> None:
+        self.ended.append("collected")
+
+
+def garbage_that_is_not_collected_yet(on: Place) -> Holding:
+    """A cycle that nobody refers to any more: it is not collected on the way, for that would run its `__del__`."""
+    ended: list[str] = []
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)  # no automatic collection
+    try:
+        _Cycle(on.values(), ended)
+        yield []
+        before = list(ended)
+        gc.collect()
+    finally:
+        gc.set_threshold(*thresholds)
+    return [before, ended]
+
+
 def frames_of_a_live_exception(on: Place) -> Holding:
     """A traceback whose frames hold tensors, as after a failed cell."""
 
@@ -198,12 +222,12 @@ def a_module_with_all_that_belongs_to_it(on: Place) -> Holding:
 
 
 def optimizers_schedulers_and_averages(on: Place) -> Holding:
-    """Adam with its step and learning rate on the device, a fused and a plain one, a schedule, an averaged model."""
+    """A fused Adam with its steps and rate on the device, SGD with momentum, a schedule, an averaged model."""
     torch.manual_seed(3)
     nets = [nn.Linear(30, 30).to(on.device) for _ in range(2)]
     rate = torch.tensor(1e-2, device=on.device)
     optimizers = [
-        torch.optim.Adam(nets[0].parameters(), lr=rate, foreach=False),
+        torch.optim.Adam(nets[0].parameters(), lr=rate, fused=True),
         torch.optim.SGD(nets[1].parameters(), lr=0.1, momentum=0.9, nesterov=True),
     ]
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[1], 10)
@@ -243,8 +267,8 @@ def parametrized_and_lazy_modules(on: Place) -> Holding:
     return [net(on.ones(3, 20)), *(p.grad for p in net[:2].parameters())]
 
 
-def host_tensors_of_every_kind(on: Place) -> Holding:
-    """Page-locked, shared and plain host tensors are not touched; a copy on the device moves."""
+def copies_of_page_locked_host_tensors(on: Place) -> Holding:
+    """Page-locked, shared and plain host tensors are not touched themselves."""
     plain = Place().values()
     kinds = [plain.pin_memory() if on.gpu else plain.clone(), plain.clone().share_memory_(), plain]
     addresses = [t.data_ptr() for t in kinds]

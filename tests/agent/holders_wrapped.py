@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,22 +90,56 @@ def sparse_tensors(on: Place) -> Holding:
     return [*(part.clone() for part in parts), right.grad]
 
 
-def distributed_tensors(on: Place) -> Holding:
-    """`DTensor` over a mesh of one: the shard in it moves, its gradient too."""
+@contextmanager
+def _mesh(on: Place) -> Iterator[Any]:
+    """A mesh of one process."""
     import torch.distributed as distributed
-    from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
+    from torch.distributed.tensor import init_device_mesh
 
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
-        mesh = init_device_mesh(on.device, (1,))
+        yield init_device_mesh(on.device, (1,))
+    finally:
+        distributed.destroy_process_group()
+
+
+def distributed_tensors(on: Place) -> Holding:
+    """`DTensor` over a mesh of one: the shard in it moves, its gradient too."""
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    with _mesh(on) as mesh:
         kept = DTensor.from_local(on.values(1), mesh, [Shard(0)], run_check=False).requires_grad_()
         whole = DTensor.from_local(on.values(2), mesh, [Replicate()], run_check=False)
         result = (kept * whole).sin()
         yield [kept.to_local(), whole.to_local()]
         result.sum().backward()
         return [kept.grad.to_local(), result.to_local()]
-    finally:
-        distributed.destroy_process_group()
+
+
+def a_fully_sharded_module(on: Place) -> Holding:
+    """FSDP2 between forward and backward: shards, and gathered weights whose storages it has emptied."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(30, 30), nn.Tanh(), nn.Linear(30, 4)).to(on.device)
+    with _mesh(on) as mesh:
+        for part in (net[0], net):
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        result = net(on.ones(2, 30))
+        yield [result, *(p.to_local() for p in net.parameters())]
+        result.square().sum().backward()
+        return [t.to_local() for p in net.parameters() for t in (p, p.grad)]
+
+
+def compiled_functions_and_exported_programs(on: Place) -> Holding:
+    """A function compiled with AOTAutograd, between forward and backward, and a program exported with its weights."""
+    torch.manual_seed(3)
+    leaf, layer = on.leaf(), nn.Linear(30, 30).to(on.device)
+    result = torch.compile(lambda x: (x * 2).sin() * x, backend="aot_eager")(leaf)
+    program = torch.export.export(layer, (on.ones(2, 30),))
+    yield [result]
+    result.sum().backward()
+    return [leaf.grad, program.module()(on.ones(2, 30))]
 
 
 def nested_tensors(on: Place) -> Holding:

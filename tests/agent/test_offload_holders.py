@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from background_cases import ALL
 from holders import Entry
-from holders_table import TABLE
+from holders_table import BACKGROUND, ENTRIES, NO_OBSTACLE, as_markdown
 from offload_process import DeviceProcess
 
 from jupyter_gpu_reclaim.agent.torch_offload.outcome import UNEXPLAINED
@@ -20,7 +23,7 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceProcess]:
     process.close()
 
 
-@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda entry: entry.name)
 def test_it_ends_as_the_table_says(device: DeviceProcess, entry: Entry) -> None:
     """What moves comes back as it was, what stays was usable all along, and all goes on as on the CPU twin.
 
@@ -39,3 +42,18 @@ def test_it_ends_as_the_table_says(device: DeviceProcess, entry: Entry) -> None:
     if not entry.stays:
         assert facts["stayed"] == 0
     assert facts["readable"]
+
+
+def test_what_runs_by_itself_is_judged_as_the_table_says() -> None:
+    """Each line on background work names cases that test_background_work.py tries in real kernels, so judged."""
+    user = {case.name: case.user for case in ALL}
+    assert {user[name] for names in BACKGROUND.values() for name in names} == {True}
+    assert {user[name] for names in NO_OBSTACLE.values() for name in names} == {False}
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    """docs/engine.md shows every line of the table with its verdict, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "engine.md").read_text()
+    shown = re.search(r"<!-- trap table: begin -->\n(.*)\n<!-- trap table: end -->", page, re.DOTALL)
+    assert shown
+    assert shown.group(1) == as_markdown()
