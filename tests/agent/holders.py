@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils.dlpack import to_dlpack
 
 DEVICE = "simgpu"
 N = 3000
@@ -123,6 +124,24 @@ def tried(bench: Any, entry: Entry) -> dict[str, Any]:
     return facts
 
 
+def exported(bench: Any, entry: Entry) -> dict[str, Any]:
+    """The same with every tensor that the entry keeps exported through DLPack: how many there are, how many moved.
+
+    An alias of each is exported and has no other holder than its capsule.
+    """
+    run = _Run(entry.scenario, Place(bench))
+    run.until_the_cycle()
+    capsules = [to_dlpack(tensor.detach()) for tensor in run.exportable()]
+    addresses = {tensor.data_ptr() for tensor in run.exportable()}
+    bench.offload_or_refusal()
+    left = {tensor.data_ptr() for tensor in run.exportable()}
+    if bench.mechanism.offloaded:
+        bench.onload()
+    del capsules
+    run.to_the_end()
+    return {"exported": len(addresses), "moved": len(addresses - left)}
+
+
 def _beside(on: Place) -> Holding:
     """What is always there too, and always moves."""
     yield [on.values(99)]
@@ -147,6 +166,15 @@ class _Run:
         """The portrait of what is kept, or of some of it."""
         things = self._kept if places is None else [self._kept[at] for at in places]
         return _observer.submit(portrait, things).result()
+
+    def exportable(self) -> list[torch.Tensor]:
+        """What is kept on the device and DLPack has a way to tell of."""
+        tensors = [thing for thing in self._kept if isinstance(thing, torch.Tensor)]
+        return [
+            t
+            for t in tensors
+            if t.device.type == DEVICE and t.numel() and not t.is_conj() and t.dtype != torch.float8_e4m3fn
+        ]
 
     def addresses(self) -> dict[int, int]:
         """{place in what is kept: address} of device memory; 0 for what is away."""

@@ -20,7 +20,7 @@ import holders_modes as modes
 import holders_outside as outside
 import holders_plain as plain
 import holders_wrapped as wrapped
-from holders import BLOCK, DEVICE, Entry, tried
+from holders import BLOCK, DEVICE, Entry, exported, tried
 
 from jupyter_gpu_reclaim.agent.torch_offload import outcome
 
@@ -79,6 +79,7 @@ TABLE = {
         Entry(wrapped.subclasses_whose_every_method_raises),
         Entry(wrapped.wrapper_subclasses),
         Entry(wrapped.sparse_tensors),
+        Entry(wrapped.sparse_tensors_that_share_their_parts, {OUTSIDE: 18944}),
         Entry(wrapped.distributed_tensors),
         Entry(wrapped.a_fully_sharded_module),
         Entry(wrapped.compiled_functions_and_exported_programs),
@@ -140,6 +141,16 @@ ENTRIES = {entry.scenario.__name__: entry for entries in TABLE.values() for entr
 def try_entry(bench: Any, name: str) -> dict[str, Any]:
     """Facts of the entry of that name."""
     return tried(bench, ENTRIES[name])
+
+
+def export_everything(bench: Any) -> dict[str, Any]:
+    """{entry: facts} of every entry with all that it keeps exported."""
+    facts = {}
+    for name, entry in ENTRIES.items():
+        if not entry.spoils:
+            facts[name] = exported(bench, entry)
+            bench.clean()
+    return facts
 
 
 def as_markdown() -> str:

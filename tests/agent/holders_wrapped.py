@@ -90,6 +90,15 @@ def sparse_tensors(on: Place) -> Holding:
     return [*(part.clone() for part in parts), right.grad]
 
 
+def sparse_tensors_that_share_their_parts(on: Place) -> Holding:
+    """A sparse tensor and what `detach` made of it: one set of parts in C++, which Python sees as two."""
+    whole = on.values()[:900].view(30, 30).to_sparse()
+    detached = whole.detach()
+    yield []
+    detached._values().mul_(2)
+    return [whole.to_dense(), detached._indices().clone()]
+
+
 @contextmanager
 def _mesh(on: Place) -> Iterator[Any]:
     """A mesh of one process."""

@@ -23,6 +23,13 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceProcess]:
     process.close()
 
 
+def test_an_export_is_noticed_whoever_else_holds_the_bytes(device: DeviceProcess) -> None:
+    """With an alias of all that an entry keeps exported through DLPack, none of it moves: no holder hides that."""
+    facts = device.run("holders_table", "export_everything")
+    assert sum(of_one["exported"] for of_one in facts.values()) > 150
+    assert {name: of_one["moved"] for name, of_one in facts.items() if of_one["moved"]} == {}
+
+
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=lambda entry: entry.name)
 def test_it_ends_as_the_table_says(device: DeviceProcess, entry: Entry) -> None:
     """What moves comes back as it was, what stays was usable all along, and all goes on as on the CPU twin.
