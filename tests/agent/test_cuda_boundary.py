@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jupyter_gpu_reclaim.agent.torch_offload import cuda
-from jupyter_gpu_reclaim.agent.torch_offload.accelerator import Accelerator
+from jupyter_gpu_reclaim.agent.torch_offload.accelerator import Accelerator, place
 
 MIB = 1 << 20
 
@@ -31,24 +31,22 @@ def segment(address: int, blocks: list[tuple[int, str]], **more: Any) -> dict[st
     }
 
 
-def blocks_of(snapshot: list[dict[str, Any]]) -> list[tuple[int, int, int, bool]]:
-    """The live blocks that an accelerator with this snapshot lists."""
+def blocks_of(snapshot: list[dict[str, Any]]) -> tuple[dict[int, int], set[int]]:
+    """The live blocks that an accelerator with this snapshot lists: {place: bytes}, {place} of the private ones."""
     accelerator = object.__new__(Accelerator)
     accelerator._snapshot = lambda include_traces=True: snapshot
-    return [tuple(block) for block in accelerator.live_blocks() or []]
+    blocks = accelerator.live_blocks()
+    assert blocks is not None
+    return blocks.sizes, blocks.private
 
 
 def test_live_blocks_are_listed_with_their_addresses() -> None:
-    """Where a snapshot gives no address a block, it follows from the sizes before it; free blocks are passed over."""
+    """A block's address follows from the sizes before it, as blocks fill their segment; free ones are passed over."""
     snapshot = [
         segment(0x1000, [(512, "active_allocated"), (1024, "inactive"), (2048, "active_allocated")]),
         segment(0x9000, [(4096, "active_pending_free"), (512, "active_allocated")], device=1),
     ]
-    expected = [(0, 0x1000, 512, False), (0, 0x1600, 2048, False), (1, 0xA000, 512, False)]
-    assert blocks_of(snapshot) == expected
-    addressed = [segment(0x1000, [(512, "active_allocated")])]
-    addressed[0]["blocks"][0]["address"] = 0x7000
-    assert blocks_of(addressed) == [(0, 0x7000, 512, False)]
+    assert blocks_of(snapshot) == ({0x1000: 512, 0x1600: 2048, place(1, 0xA000): 512}, set())
 
 
 def test_pools_of_their_own_are_told_apart() -> None:
@@ -58,7 +56,7 @@ def test_pools_of_their_own_are_told_apart() -> None:
         segment(0x2000, [(512, "active_allocated")], segment_pool_id=(7, 0)),
         segment(0x3000, [(512, "active_allocated")], is_expandable=True),
     ]
-    assert [private for *_, private in blocks_of(snapshot)] == [True, True, False]
+    assert blocks_of(snapshot) == ({0x1000: 512, 0x2000: 512, 0x3000: 512}, {0x1000, 0x2000})
 
 
 def test_the_history_of_allocations_is_left_out() -> None:

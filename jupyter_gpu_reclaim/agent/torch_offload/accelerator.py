@@ -7,13 +7,26 @@ import torch
 from . import cuda
 from .outcome import Unsupported
 
-# A live allocation of torch's caching allocator. `private`: in a pool of its own (CUDA graphs, torch.cuda.MemPool).
-Block = namedtuple("Block", ("index", "address", "nbytes", "private"))
+# Live blocks of torch's caching allocator: `sizes` is {place: bytes}, `private` {place} of those in pools of their own
+# (CUDA graphs, torch.cuda.MemPool).
+Blocks = namedtuple("Blocks", ("sizes", "private"))
 
 # What torch's allocator holds on one device; `counts`: blocks it has ever given out and taken back.
 Usage = namedtuple("Usage", ("allocated_bytes", "reserved_bytes", "counts"))
 
+_ADDRESS_BITS = 64
+
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
+
+
+def place(index, address):
+    """Where a byte is, as one number: every device has addresses of its own, and numbers sort faster than pairs."""
+    return (index << _ADDRESS_BITS) + address
+
+
+def index_of(place):
+    """The index of the device that the place is on."""
+    return place >> _ADDRESS_BITS
 
 
 class Accelerator:
@@ -91,23 +104,30 @@ class Accelerator:
         return self.describe(index)[0]
 
     def live_blocks(self):
-        """Every live `Block` of torch's allocator, or None where this accelerator cannot list them."""
+        """The live `Blocks` of torch's allocator, or None where this accelerator cannot list them."""
         if self._snapshot is None:
             return None
-        blocks = []
+        sizes, private = {}, set()
         for segment in cuda.segments(self._snapshot):
-            address = segment["address"]
-            private = tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0)
-            for block in segment["blocks"]:
-                if block["state"] == "active_allocated":
-                    at = block.get("address", address)
-                    blocks.append(Block(segment["device"], at, block["size"], private))
-                address += block["size"]
-        return blocks
+            of_segment = dict(_live(segment))
+            sizes.update(of_segment)
+            if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0):
+                private.update(of_segment)
+        return Blocks(sizes, private)
 
     def guard(self, index):
         """A context manager that makes the device current in this thread."""
         return self.module.device(index)
+
+
+def _live(segment):
+    """(place, bytes) of each live block, one after the other: they fill their segment."""
+    at = place(segment["device"], segment["address"])
+    for block in segment["blocks"]:
+        size = block["size"]
+        if block["state"] == "active_allocated":
+            yield at, size
+        at += size
 
 
 def _device_type():

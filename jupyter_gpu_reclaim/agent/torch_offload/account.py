@@ -11,10 +11,12 @@ Then the allocator's own list of live blocks is laid beside it, so that every by
 import gc
 from bisect import bisect_right, insort
 from collections import Counter, namedtuple
+from operator import attrgetter
 
 import torch
 
 from . import cuda
+from .accelerator import index_of, place
 from .find import no_user_code, walk
 from .outcome import (
     ARRAY_INTERFACE,
@@ -32,10 +34,13 @@ from .outcome import (
 
 _use_count = torch.Tensor.__base__._use_count
 _storage_use_count = torch._C._storage_Use_Count
+_device = torch.UntypedStorage.device.__get__
+_data_ptr = torch.UntypedStorage.data_ptr
+_nbytes = torch.UntypedStorage.nbytes
+_resizable = torch.UntypedStorage.resizable
 
 # One storage that is to move: `nbytes` of it at `address` on device `index`.
 Part = namedtuple("Part", ("storage", "index", "nbytes"))
-_Placed = namedtuple("_Placed", ("index", "address", "end", "storage"))
 
 Account = namedtuple(
     "Account",
@@ -43,7 +48,7 @@ Account = namedtuple(
         "parts",  # [Part] that may move, largest first
         "unmovable",  # {reason: bytes} that stay, as the allocator counts them
         "unexplained_bytes",  # the part of `unmovable` with no known owner
-        "staying",  # {(device index, address)} of the allocator's blocks that stay; None where it cannot list them
+        "staying",  # {place} of the allocator's blocks that stay; None where it cannot list them
     ),
 )
 
@@ -52,12 +57,9 @@ def account(found, accelerator):
     """The `Account` of what was found. Call inside `no_user_code()`, while `found` still holds every tensor."""
     graph_types = cuda.graph_types()
     graph_alive = any(type(o) in graph_types for o in found.watched)
-    blocks = accelerator.live_blocks()
-    if blocks is not None and not graph_alive and not any(block.private for block in blocks):
-        cuda.clear_workspaces(accelerator.type)
-        blocks = accelerator.live_blocks()
+    blocks = _live_blocks(accelerator, graph_alive)
     placed = _placed(found)
-    reasons = _reasons_by_holder(found, placed, graph_alive)
+    reasons = _reasons_by_holder(found, graph_alive)
     _mark_overlaps(placed, reasons)
     if blocks is None:
         unmovable, unexplained = _by_totals(placed, reasons, accelerator)
@@ -65,63 +67,76 @@ def account(found, accelerator):
     else:
         unmovable, unexplained, staying = _by_address(placed, reasons, blocks)
     parts = [
-        Part(p.storage, p.index, p.end - p.address) for p in placed if reasons.get(p.storage._cdata) is None
+        Part(found.storages[key], index_of(start), end - start)
+        for start, end, key in placed
+        if key not in reasons
     ]
-    parts.sort(key=lambda part: -part.nbytes)
+    parts.sort(key=attrgetter("nbytes"), reverse=True)
     return Account(parts, dict(unmovable), unexplained, staying)
 
 
 def with_the_rest(decided, accelerator):
     """(`unmovable`, `unexplained_bytes`) once the parts are gone: live blocks that were not to stay are unexplained."""
     blocks = None if decided.staying is None else accelerator.live_blocks()
-    strangers = sum(b.nbytes for b in blocks or () if (b.index, b.address) not in decided.staying)
+    sizes = blocks.sizes if blocks else {}
+    strangers = sum(nbytes for at, nbytes in sizes.items() if at not in decided.staying)
     unmovable, unexplained = _with_unexplained(Counter(decided.unmovable), strangers)
     return dict(unmovable), decided.unexplained_bytes + unexplained
 
 
+def _live_blocks(accelerator, graph_alive):
+    """The allocator's blocks; cuBLAS's scratch memory is given back first where no graph can have its address."""
+    blocks = accelerator.live_blocks()
+    if blocks is None or blocks.private or graph_alive:
+        return blocks
+    before = accelerator.touched()
+    cuda.clear_workspaces(accelerator.type)
+    return blocks if accelerator.touched() == before else accelerator.live_blocks()
+
+
 def _placed(found):
-    placed = []
-    for storage in found.storages.values():
-        nbytes = storage.nbytes()
-        try:
-            address = storage.data_ptr() if nbytes else 0
-        except RuntimeError:  # a wrapper's storage: a size, and no memory
-            address = 0
-        if address:
-            placed.append(_Placed(storage.device.index or 0, address, address + nbytes, storage))
-    placed.sort(key=lambda p: p[:3])
-    return placed
+    """[(place where it starts, place where it ends, address of the StorageImpl)] of storages with memory, in order."""
+    storages = found.storages.values()
+    starts_and_sizes = zip(map(_start, storages), map(_nbytes, storages), found.storages)
+    return sorted((start, start + nbytes, key) for start, nbytes, key in starts_and_sizes if start and nbytes)
 
 
-def _reasons_by_holder(found, placed, graph_alive):
+def _start(storage):
+    try:
+        address = _data_ptr(storage)
+    except RuntimeError:  # a wrapper's storage: a size, and no memory
+        return None
+    return place(_device(storage).index or 0, address) if address else None
+
+
+def _reasons_by_holder(found, graph_alive):
     """{address of the StorageImpl: reason} for the storages that must stay because of who holds them."""
+    if graph_alive:
+        return dict.fromkeys(found.storages, GRAPH)
     shared = {reference.cdata for reference in _process_shared()}
-    every_tensor = [t for tensors in found.tensors.values() for t in tensors]
-    taken = cuda.seen_through_array_interface(every_tensor)
-    frozen = gc.get_freeze_count() > 0
-    reasons = {}
-    for _, _, _, storage in placed:
-        key = storage._cdata
-        tensors = found.tensors.get(key, ())
-        if graph_alive:
-            reasons[key] = GRAPH
-        elif key in shared:
-            reasons[key] = SHARED
-        elif not storage.resizable():
-            reasons[key] = BORROWED
-        elif any(id(t) in taken for t in tensors):
-            reasons[key] = ARRAY_INTERFACE
-        elif surplus(found, storage):
-            reasons[key] = FROZEN if frozen else HELD_OUTSIDE
+    fixed = [key for key, storage in found.storages.items() if not _resizable(storage)]
+    taken = cuda.seen_through_array_interface(found.tensors)
+    addressed = [key for key, tensor in zip(found.looks_at, found.tensors) if id(tensor) in taken]
+    unnamed = held_without_name(found)
+    reasons = dict.fromkeys(unnamed, FROZEN if gc.get_freeze_count() else HELD_OUTSIDE)
+    reasons.update(
+        dict.fromkeys(addressed, ARRAY_INTERFACE)
+    )  # the plainest reason comes last, and is the one given
+    reasons.update(dict.fromkeys(fixed, BORROWED))
+    reasons.update(dict.fromkeys(shared & found.storages.keys(), SHARED))
     return reasons
 
 
-def surplus(found, storage):
-    """How many references to a storage and to its tensors have no name. 0: every holder is known."""
-    key = storage._cdata
-    tensors = found.tensors.get(key, ())
-    unnamed = abs(_storage_use_count(key) - 1 - len(tensors) - found.hidden[key])
-    return unnamed + sum(abs(_use_count(t) - 1 - found.holders[id(t)]) for t in tensors)
+def held_without_name(found):
+    """{address of the StorageImpl} where the references to a storage, or to a tensor on it, do not come out even."""
+    known = Counter(found.looks_at)
+    known.update(found.hidden)
+    named = found.holders.get  # a missing key of a Counter costs a call
+    storages = zip(found.storages, map(_storage_use_count, found.storages))
+    tensors = zip(found.looks_at, map(id, found.tensors), map(_use_count, found.tensors))
+    uneven = {key for key, uses in storages if uses != 1 + known.get(key, 0)}
+    uneven.update(key for key, tensor, uses in tensors if uses != 1 + named(tensor, 0))
+    return uneven
 
 
 def _process_shared():
@@ -134,55 +149,48 @@ def _process_shared():
 
 def _mark_overlaps(placed, reasons):
     """Two storages over the same bytes both stay: moving one would leave the other at the old address."""
-    cluster, cluster_end = [], (-1, 0)
-    for p in placed:
-        if cluster and (p.index, p.address) < cluster_end:
-            cluster.append(p)
-            cluster_end = max(cluster_end, (p.index, p.end))
-            for member in cluster:
-                reasons.setdefault(member.storage._cdata, OVERLAPPING)
-        else:
-            cluster, cluster_end = [p], (p.index, p.end)
+    covered_to, before = 0, None
+    for start, end, key in placed:
+        if start < covered_to:
+            reasons.setdefault(before, OVERLAPPING)
+            reasons.setdefault(key, OVERLAPPING)
+            end = max(end, covered_to)
+        covered_to, before = end, key
 
 
 def _by_address(placed, reasons, blocks):
     """(bytes by reason, unexplained bytes, blocks that stay); adds to `reasons` what only the blocks can tell."""
-    blocks = sorted(blocks, key=lambda b: (b.index, b.address))
-    starts = [(b.index, b.address) for b in blocks]
-    owner = {}  # place in `blocks` → reason it stays, or None when it moves
+    sizes, private = blocks
+    starts = sorted(sizes)
     unmovable = Counter()
-    for p in placed:
-        key = p.storage._cdata
-        at = bisect_right(starts, (p.index, p.address)) - 1
-        block = blocks[at] if at >= 0 else None
-        if block is None or block.index != p.index or p.address >= block.address + block.nbytes:
+    leaving, kept = {}, {}  # a block's place → address of the StorageImpl in it; → why it stays
+    for start, end, key in placed:
+        if start in sizes and key not in reasons and start not in private:
+            leaving[start] = key
+            continue
+        at = starts[bisect_right(starts, start) - 1] if starts else start
+        if not at <= start < at + sizes.get(at, 0):
             reasons[key] = NOT_OURS
-            unmovable[NOT_OURS] += p.end - p.address
+            unmovable[NOT_OURS] += end - start
             continue
-        if block.private:
-            reasons.setdefault(key, PRIVATE_POOL)
-        elif block.address != p.address:
-            reasons.setdefault(key, BORROWED)
-        owner[at] = reasons.get(key) or owner.get(at)
-    unexplained, staying = 0, set()
-    for at, block in enumerate(blocks):
-        if at in owner and owner[at] is None:
-            continue
-        staying.add((block.index, block.address))
-        if at not in owner:
-            unexplained += block.nbytes
-        else:
-            unmovable[owner[at]] += block.nbytes
-    return (*_with_unexplained(unmovable, unexplained), staying)
+        reasons.setdefault(key, PRIVATE_POOL if at in private else BORROWED)
+        kept[at] = reasons[key]
+    for at, reason in kept.items():
+        unmovable[reason] += sizes[at]
+        if at in leaving:  # where something stays, the whole block stays
+            reasons[leaving.pop(at)] = reason
+    staying = sizes.keys() - leaving.keys()
+    strangers = staying - kept.keys()
+    return (*_with_unexplained(unmovable, sum(map(sizes.get, strangers))), staying)
 
 
 def _by_totals(placed, reasons, accelerator):
     """As `_by_address`, where the allocator cannot list its blocks: by sums, rounded as allocators round."""
     unmovable = Counter()
-    for p in placed:
-        if p.storage._cdata in reasons:
-            unmovable[reasons[p.storage._cdata]] += _rounded(p.end - p.address)
-    known = sum(_rounded(p.end - p.address) for p in placed)
+    for start, end, key in placed:
+        if key in reasons:
+            unmovable[reasons[key]] += _rounded(end - start)
+    known = sum(_rounded(end - start) for start, end, _ in placed)
     allocated = sum(usage.allocated_bytes for usage in accelerator.touched().values())
     return _with_unexplained(unmovable, max(0, allocated - known))
 
@@ -234,7 +242,7 @@ def reserve_bytes(sizes):
 
 
 def check_counts():
-    """Raises Unsupported unless this torch counts references the way `surplus` reads them. Touches the CPU only."""
+    """Raises Unsupported unless this torch counts as `held_without_name` reads it. Touches the CPU only."""
     with no_user_code(), torch.enable_grad():
         x = torch.ones(8, dtype=torch.float32, device="cpu", requires_grad=True)
         x.grad = torch.ones(8, dtype=torch.float32, device="cpu")
@@ -243,9 +251,8 @@ def check_counts():
         capsule = torch.utils.dlpack.to_dlpack(exported)
         found = walk([x, y, exported, exported[2:]], "cpu")
         inside = exported.untyped_storage()._cdata
-        even = all(surplus(found, s) == 0 for key, s in found.storages.items() if key != inside)
-        one_more = exported.untyped_storage().resizable() and surplus(found, exported.untyped_storage()) == 1
-        if len(found.storages) < 5 or not even or not one_more:
+        resizable = exported.untyped_storage().resizable()
+        if len(found.storages) < 5 or not resizable or held_without_name(found) != {inside}:
             raise Unsupported(
                 "This version of PyTorch counts references to tensors in a way not understood here."
             )
