@@ -131,27 +131,37 @@ class _Borrowed:
     __module__ = "cupy.cuda.memory"
 
 
-class _BorrowedByName:
-    """As others do: as an attribute."""
+class _BorrowedAsAnAttribute:
+    """As Numba and Warp do, each under a name of its own."""
 
-    __module__ = "numba.cuda.cudadrv.driver"
+    __module__ = "warp.types"
 
-    def __init__(self, owner: torch.Tensor) -> None:
-        self.owner = owner
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
+
+
+class _Holder(type("PointerHolderBase", (), {"__module__": "pycuda._driver"})):
+    """As PyCUDA has its users do: a class of their own, derived from one of its classes."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.whatever = tensor
 
 
 def what_an_array_library_borrowed(on: Place) -> Holding:
-    """`__cuda_array_interface__`, which this device has not: objects as CuPy's and Numba's keep the tensor."""
-    tensors = [on.values(1), on.values(2)]
-    array = _Borrowed()
-    array.owner = tensors[0]
-    arrays = [array, _BorrowedByName(tensors[1])]
+    """`__cuda_array_interface__`, which this device has not: objects as its consumers keep the tensor.
+
+    One has its attributes in a dict of its own, as all have before Python 3.11 and whoever was asked for `vars`.
+    """
+    tensors = [on.values(seed) for seed in range(4)]
+    in_a_slot, plain, with_a_dict = _Borrowed(), *map(_BorrowedAsAnAttribute, tensors[1:3])
+    in_a_slot.owner = tensors[0]
+    kept = [in_a_slot, plain, with_a_dict, vars(with_a_dict), _Holder(tensors[3])]
     sys.modules["cupy"] = types.ModuleType("cupy")
     try:
         yield tensors
     finally:
         del sys.modules["cupy"]
-    return [array.owner for array in arrays]
+    return [*tensors, len(kept)]
 
 
 def tensors_beside_a_recorded_graph(on: Place) -> Holding:

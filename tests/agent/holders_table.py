@@ -100,7 +100,7 @@ TABLE = {
         Entry(outside.an_export_that_was_given_back),
         Entry(outside.memory_lent_by_another_library, {outcome.NOT_OURS: 400}),
         Entry(outside.what_was_shared_with_another_process, {outcome.SHARED: BLOCK}),
-        Entry(outside.what_an_array_library_borrowed, {outcome.ARRAY_INTERFACE: 2 * BLOCK}),
+        Entry(outside.what_an_array_library_borrowed, {outcome.ARRAY_INTERFACE: 4 * BLOCK}),
         Entry(outside.tensors_beside_a_recorded_graph, {outcome.GRAPH: 2 * BLOCK}, beside_stays=True),
         Entry(outside.a_private_memory_pool, {outcome.PRIVATE_POOL: BLOCK}),
         Entry(outside.what_gc_freeze_hid, {outcome.FROZEN: 3 * BLOCK}, beside_stays=True),

@@ -266,7 +266,8 @@ class _Stopwatch:
 
     def lap(self, name):
         now = time.monotonic()
-        self.laps[name], self._since = now - self._since, now
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._since
+        self._since = now
 
 
 def _described(error):
