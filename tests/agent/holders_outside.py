@@ -147,6 +147,17 @@ class _Holder(type("PointerHolderBase", (), {"__module__": "pycuda._driver"})):
         self.whatever = tensor
 
 
+class _Unhashable(type):
+    __hash__ = None
+
+
+class _Strange(metaclass=_Unhashable):
+    """A class of the user's that cannot be put into a set, and does not know where it is from."""
+
+
+del _Strange.__module__
+
+
 def what_an_array_library_borrowed(on: Place) -> Holding:
     """`__cuda_array_interface__`, which this device has not: objects as its consumers keep the tensor.
 

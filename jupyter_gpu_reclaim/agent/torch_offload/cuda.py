@@ -60,17 +60,24 @@ def seen_through_array_interface(tensors):
 
 
 def _kinds_of_libraries():
-    """ids of the array libraries' types and of all that are derived from them. Asks nothing of the user's, nor a hash."""
+    """ids of the array libraries' types and of all that are derived from them. Asks nothing of the user's."""
     seen, own, todo = {}, set(), [object]
     while todo:
         kind = todo.pop()
         if id(kind) not in seen:
             seen[id(kind)] = kind
             todo.extend(type.__subclasses__(kind))
-            module = _module(kind)
-            if type(module) is str and module.startswith(_ARRAY_LIBRARIES):
+            if _is_of_a_library(kind):
                 own.add(id(kind))
     return {at for at, kind in seen.items() if any(id(base) in own for base in _bases(kind))}
+
+
+def _is_of_a_library(kind):
+    try:
+        module = _module(kind)
+    except AttributeError:  # a type may have been made without it
+        return False
+    return type(module) is str and module.startswith(_ARRAY_LIBRARIES)
 
 
 def page_lock(address, nbytes):
