@@ -99,6 +99,19 @@ class PolicyTraits(HasTraits):
         default, 2 GiB, leaves room for the notebooks' own work.""",
     ).tag(config=True)
 
+    spill_dir = Unicode(
+        "",
+        help="""A folder on a disk where data goes that finds no room in host memory, in files without a name that
+        only the kernel's own process can read and that end with it. Disks are slower than memory by far: a restore
+        takes as long as reading it back. "", the default: nothing is written to disk.""",
+    ).tag(config=True)
+
+    spill_limit_bytes = Bytes(
+        64 << 30,
+        help="""Most bytes that all kernels together may hold in `spill_dir`. 0: none. The default is 64 GiB; without
+        a `spill_dir` it has no effect.""",
+    ).tag(config=True)
+
     max_in_flight = Int(
         _DEFAULT.max_in_flight,
         min=1,
@@ -169,6 +182,8 @@ class PolicyTraits(HasTraits):
         return Policy(**{name: self._policy_value(name) for name in Policy.__dataclass_fields__})
 
     def _policy_value(self, name: str) -> Any:
+        if name == "spill_limit_bytes" and not self.spill_dir:
+            return 0
         if isinstance(getattr(_DEFAULT, name), timedelta):
             return timedelta(seconds=getattr(self, f"{name}_seconds"))
         return getattr(self, name)

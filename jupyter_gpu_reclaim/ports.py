@@ -28,8 +28,11 @@ class Observer(Protocol):
 class KernelControl(Protocol):
     """Acts on one kernel. No call raises: what goes wrong is an `Outcome`."""
 
-    async def suspend(self, kernel_id: str) -> Outcome:
-        """Close the gate and move the kernel's GPU bytes to host memory. `Refused` if the agent finds user code."""
+    async def suspend(self, kernel_id: str, host_bytes: int, spill_bytes: int = 0) -> Outcome:
+        """Close the gate and move the kernel's GPU bytes to the host. `Refused` if the agent finds user code.
+
+        They may take at most `host_bytes` of its memory, and `spill_bytes` of its disk.
+        """
         ...
 
     async def resume(self, kernel_id: str) -> Outcome:

@@ -191,7 +191,7 @@ class FakeKernels:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def suspend(self, kernel_id: str) -> Outcome:
+    async def suspend(self, kernel_id: str, host_bytes: int, spill_bytes: int = 0) -> Outcome:
         """See `ports.KernelControl`."""
         world = self._world
         await world.call("suspend", "before")

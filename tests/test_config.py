@@ -25,6 +25,7 @@ def test_the_defaults_are_the_policys():
 def test_every_setting_reaches_the_policy_under_its_own_name():
     """A figure set for each trait arrives in the field of that name; none is renamed or forgotten on its way."""
     config, expected = Config(), {}
+    config.GpuReclaim.spill_dir = "/disk"  # without it nothing may be spilled
     for i, field in enumerate(fields(Policy), start=3):
         value = getattr(Policy(), field.name)
         if field.name == "mode":
@@ -35,6 +36,11 @@ def test_every_setting_reaches_the_policy_under_its_own_name():
         else:
             config.GpuReclaim[field.name] = expected[field.name] = i
     assert GpuReclaim(config=config).to_policy() == Policy(**expected)
+
+
+def test_without_a_folder_nothing_is_spilled():
+    """The default is no disk at all, whatever its limit says."""
+    assert GpuReclaim(spill_limit_bytes=7).to_policy().spill_limit_bytes == 0
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from .link import Link, start_thread
 from .moves import Moves, failed, offload_of_torch, refused
 from .protocol import RESIDENT
 from .reporter import Notes, Reporter
+from .torch_offload import SpillRoom
 from .watch import Watch
 
 
@@ -47,13 +48,13 @@ class Agent:
     def _on_welcome(self, welcome):
         self.watch.begin(self._kernel, welcome.get("harmless_modules", ()))
         self.moves.host_buffer_seconds = float(welcome["host_buffer_seconds"])
+        self.moves.host_reserve_bytes = int(welcome["host_reserve_bytes"])
         self.reporter.begin(float(welcome["sample_seconds"]), float(welcome["orphan_seconds"]))
 
     def _on_message(self, message):
         operation, request = message["op"], message.get("id")
         if operation == "suspend":
-            limit = message.get("host_limit_bytes")
-            self._ask_for_move(request, functools.partial(self.moves.suspend, limit))
+            self._ask_for_move(request, functools.partial(self.moves.suspend, *_room_on_the_host(message)))
         elif operation == "resume":
             self._ask_for_move(request, self.moves.resume)
         elif operation == "look":
@@ -138,3 +139,11 @@ class Agent:
         """In a forked child there is no server, no thread of ours and no gate: the bytes are the parent's."""
         self.link.close_in_child()
         self.gate.open_in_child()
+
+
+def _room_on_the_host(message):
+    """(host_limit_bytes, `SpillRoom` or None) of a suspend order."""
+    spill_dir, spill_bytes = message.get("spill_dir"), message.get("spill_limit_bytes")
+    return message.get("host_limit_bytes"), SpillRoom(
+        spill_dir, spill_bytes
+    ) if spill_dir and spill_bytes else None

@@ -11,15 +11,12 @@ import sys
 import time
 
 from . import torch_offload  # stdlib only; torch itself is imported by the user or not at all
+from .host_limits import host_limit
 from .protocol import RECLAIMED, RECLAIMING, RESIDENT, RESTORING
 
 EXIT_ATTEMPTS = 3
 OTHER_FRAMEWORKS = ("jax", "tensorflow", "cupy")
-REFUSALS = {
-    torch_offload.Cancelled: "cancelled",
-    torch_offload.OutOfHostMemory: "host_memory",
-    torch_offload.NothingToMove: "no_gpu_memory",
-}
+REFUSALS = {torch_offload.Cancelled: "cancelled", torch_offload.NothingToMove: "no_gpu_memory"}
 
 
 def offload_of_torch():
@@ -43,11 +40,13 @@ class Moves:
         self._submit = submit
         self._make_mechanism = make_mechanism
         self._exiting = False
-        self.host_buffer_seconds = 60.0  # until the server has said its own
+        self.host_buffer_seconds, self.host_reserve_bytes = 60.0, 0  # until the server says its own
         self._pid = os.getpid()
+        self.preparing = False  # host memory is being taken for a move that may come
         self.mechanism = None
         self.unsupported = None
         self.needed_bytes = {}
+        self.spilled_bytes = 0
         self.unmovable = {}
 
     def find_mechanism(self):
@@ -67,12 +66,19 @@ class Moves:
 
     # ---- suspend
 
-    def suspend(self, host_limit_bytes=None):
-        """Move the bytes out, if nothing speaks against it at this moment. The reply's keys, without its id."""
+    def suspend(self, host_limit_bytes=None, spill_room=None):
+        """Move the bytes out, if nothing speaks against it at this moment. The reply's keys, without its id.
+
+        Host memory is taken first, with the gate open: it takes longest, and a cell that arrives meanwhile just runs.
+        """
         refusal = self._what_speaks_against()
         if refusal:
             return refusal
         passed = self._gate.passed
+        limit = host_limit(host_limit_bytes, self.mechanism.host_bytes, self.host_reserve_bytes)
+        self._prepare(passed, limit)
+        if self._gate.passed != passed:
+            return refused("running", "user code arrived while host memory was being taken")
         work = self._watch.judge()
         if work is None:
             return refused("background_unknown", "background work cannot be judged in this kernel")
@@ -81,7 +87,7 @@ class Moves:
         if not self._gate.close():
             return refused("running", "user code arrived during the last look")
         try:
-            return self._offload(passed, host_limit_bytes)
+            return self._offload(passed, limit, spill_room)
         finally:
             if self._gate.phase == RECLAIMING:
                 self._gate.open()
@@ -96,7 +102,16 @@ class Moves:
             return refused("unsupported", self.unsupported) if self.unsupported else refused("no_gpu_memory")
         return None
 
-    def _offload(self, passed, host_limit_bytes):
+    def _prepare(self, passed, limit):
+        self.preparing = True
+        try:
+            self.mechanism.prepare(lambda: self._gate.passed != passed or self._is_unwanted(), limit.nbytes)
+        except torch_offload.OutOfHostMemory:
+            pass  # the move itself, if it still comes to that, says so
+        finally:
+            self.preparing = False
+
+    def _offload(self, passed, limit, spill_room):
         """With the gate just closed: look a last time, then move."""
         if self._gate.passed != passed:
             return refused("running", "user code ran during the last look")
@@ -111,7 +126,9 @@ class Moves:
         atexit.register(self.at_exit)
         started = time.monotonic()
         try:
-            details = self.mechanism.offload(self._is_unwanted, self._progress, host_limit_bytes)
+            details = self.mechanism.offload(self._is_unwanted, self._progress, limit.nbytes, spill_room)
+        except torch_offload.OutOfHostMemory as error:
+            return refused("host_memory", "{}{}".format(error, limit.because))
         except tuple(REFUSALS) as error:
             self.unmovable = dict(getattr(error, "unmovable", {}))
             return refused(REFUSALS[type(error)], str(error))
@@ -120,6 +137,7 @@ class Moves:
         if details.problem:
             self._note("The GPU memory was not given back in full: {}".format(details.problem))
         self.needed_bytes = dict(details.needed_bytes)
+        self.spilled_bytes = details.spilled_bytes
         self.unmovable = dict(details.unmovable)
         self._gate.become(RECLAIMED)
         return self._done(details, started)
@@ -140,7 +158,7 @@ class Moves:
         except Exception as error:
             self._gate.become(RECLAIMED)
             return failed(error)
-        self.needed_bytes = {}
+        self.needed_bytes, self.spilled_bytes = {}, 0
         self._gate.open()
         reply = self._done(details, started)
         self._release_spare_host_memory()
@@ -249,6 +267,7 @@ class Moves:
             "freed_bytes": dict(getattr(details, "freed_bytes", None) or {}),
             "needed_bytes": dict(getattr(details, "needed_bytes", None) or {}),
             "unmovable": dict(getattr(details, "unmovable", None) or {}),
+            "spilled_bytes": getattr(details, "spilled_bytes", 0),
             "took_seconds": time.monotonic() - started,
         }
 

@@ -14,9 +14,11 @@ agent → server
     progress          done_bytes, total_bytes                                       while bytes move, at most 5 a second
     reply             re (the request's id), outcome + its keys (below), or status
 server → agent
-    welcome           version, sample_seconds, orphan_seconds, host_buffer_seconds, harmless_modules (list of str)
+    welcome           version, sample_seconds, orphan_seconds, host_buffer_seconds, host_reserve_bytes,
+                      harmless_modules (list of str)
     rejected          message                                                        then the server closes
-    suspend           id, host_limit_bytes → reply outcome done | refused | failed (the limit may be left out)
+    suspend           id, host_limit_bytes, spill_dir, spill_limit_bytes → reply outcome done | refused | failed; all
+                      but the id may be left out: no limit, and no spilling to disk
     resume            id                   → reply outcome done | refused | failed
     look              id                   → reply status: a fresh STATUS (judges background work anew)
     pong              —                      at once after a ping: a server that is silent for long counts as gone
@@ -24,7 +26,7 @@ server → agent
                                            GPURestoreInterrupted if interrupted is true, else a GPURestoreTimeout
 
 reply, outcome "done":     moved_bytes, freed_bytes {uuid: bytes}, needed_bytes {uuid: bytes},
-                           unmovable {reason: bytes}, took_seconds
+                           unmovable {reason: bytes}, spilled_bytes, took_seconds
 reply, outcome "refused":  reason (a core.model.Reason value), detail
 reply, outcome "failed":   error, memory_intact (bool), out_of_memory (bool)
 """
@@ -54,6 +56,7 @@ STATUS_KEYS = (
     "unsupported",  # a sentence when mechanism is None although torch (or another framework) is loaded
     "host_bytes",  # size of the host buffer held
     "needed_bytes",  # {uuid: bytes} to come back, while reclaimed
+    "spilled_bytes",  # of what was moved, on disk, while reclaimed
     "unmovable",  # {reason: bytes} of the last offload
     "notes",  # list of str: what the agent has to say (self-restored, agent error), oldest first, bounded
 )

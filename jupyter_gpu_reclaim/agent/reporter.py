@@ -141,6 +141,7 @@ class Reporter:
             "unsupported": moves.unsupported,
             "host_bytes": self._host_bytes,
             "needed_bytes": moves.needed_bytes,
+            "spilled_bytes": moves.spilled_bytes,
             "unmovable": moves.unmovable,
             "notes": self._notes.listed(),
         }
@@ -148,7 +149,7 @@ class Reporter:
     def measure(self):
         """Ask the mechanism what is held. Not during a move, which would be asked about things in motion."""
         mechanism = self._moves.find_mechanism()
-        if mechanism is None or self._gate.phase in (RECLAIMING, RESTORING):
+        if mechanism is None or self._moves.preparing or self._gate.phase in (RECLAIMING, RESTORING):
             return
         passed = self._gate.passed
         try:

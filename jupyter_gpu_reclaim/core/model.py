@@ -126,6 +126,7 @@ class Holding:
     host_bytes: int = (
         0  # host memory held for offloaded bytes; some stays for the next reclaim after a restore
     )
+    spilled_bytes: int = 0  # of what was moved, on disk
     mechanism: str | None = None  # None: nothing we have can move it
     unsupported: str | None = None  # why mechanism is None, as a sentence
     managed: bool = False  # an agent speaks for this kernel
@@ -145,7 +146,7 @@ class Holding:
 
     @property
     def host_bytes_to_take(self) -> int:
-        """Host memory that reclaiming it would take beside what it holds already."""
+        """Memory of the host (or disk, where it is spilled) that reclaiming it would take beside what it holds."""
         return max(0, self.footprint_bytes - self.host_bytes)
 
 
@@ -173,6 +174,7 @@ class Policy:
     cooldown: timedelta = timedelta(minutes=1)
     min_reclaim_bytes: int = 64 << 20
     host_reserve_bytes: int = 2 << 30
+    spill_limit_bytes: int = 0  # on disk, of all kernels together
     max_in_flight: int = 2
     max_pin: timedelta = timedelta(hours=12)
     restore_timeout: timedelta = timedelta(minutes=10)
@@ -189,10 +191,11 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Reclaim:
-    """Move the kernel's GPU bytes to host memory."""
+    """Move the kernel's GPU bytes to the host: to its memory, but for `spill_bytes` of them, which must go to disk."""
 
     kernel_id: str
     reason: Reason
+    spill_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,7 @@ class Done:
     freed_bytes: Mapping[str, int] = field(default_factory=dict)
     needed_bytes: Mapping[str, int] = field(default_factory=dict)
     unmovable: Mapping[str, int] = field(default_factory=dict)
+    spilled_bytes: int = 0  # of those moved, on disk
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ The rules, in the order in which they speak:
 3. **Reclaims a person asked for**, then those that make room for a waiting restore (the smallest set that makes all
    the room, or none), then for restores waiting in other servers, then against pressure (as much as can be had), then
    of what has been idle for `idle_after`. Within each, who was used longest ago goes first. What is chosen never takes
-   more host memory than there is above the reserve, all of it and all moves under way counted together.
+   more host memory than there is above the reserve, and disk within its limit, all of it and all moves under way
+   counted together; memory comes first.
 4. `max_in_flight` reclaims run at once; the others keep their turn. Restores that fit are never held back.
 """
 
@@ -94,8 +95,8 @@ class _Round:
 
     def _choose(self, holdings: Iterable[Holding], reason: Reason) -> None:
         for holding in holdings:
-            self.chosen[holding.kernel_id] = Reclaim(holding.kernel_id, reason)
-            self.room.expect(holding)
+            spill_bytes = self.room.expect(holding)
+            self.chosen[holding.kernel_id] = Reclaim(holding.kernel_id, reason, spill_bytes)
 
     def _spare(self) -> list[Holding]:
         """Candidates idle long enough to make room for somebody, least recently used first."""
@@ -153,7 +154,7 @@ class _Round:
         gap = self.room.lacking_soon(need)
         if not gap or len(self.chosen) >= self.turns or self.exhausted & gap.keys():
             return spare
-        victims, unfilled = smallest_set(gap, spare, self.room.host_bytes)
+        victims, unfilled = smallest_set(gap, spare, self.room.bytes_for_reclaims)
         if unfilled:
             # Whoever comes later lacks all that and their own need besides: no need to search again.
             self.exhausted |= unfilled.keys()
@@ -164,7 +165,7 @@ class _Round:
     def _reclaim_requested(self) -> None:
         asked = [h for h in self.candidates if h.reclaim_wanted_at is not None]
         for holding in sorted(asked, key=lambda h: (h.reclaim_wanted_at, h.kernel_id)):
-            if holding.host_bytes_to_take <= self.room.host_bytes:
+            if holding.host_bytes_to_take <= self.room.bytes_for_reclaims:
                 self._choose([holding], Reason.REQUESTED)
             else:
                 self._keep(holding, Reason.HOST_MEMORY)
@@ -174,7 +175,7 @@ class _Round:
         for uuid, wanted in sorted(self.snapshot.outside_pressure.items()):
             gap = self.room.short_of({uuid: wanted}) if self._sees({uuid: wanted}) else {}
             if gap:
-                victims, unfilled = smallest_set(gap, self._spare(), self.room.host_bytes)
+                victims, unfilled = smallest_set(gap, self._spare(), self.room.bytes_for_reclaims)
                 self._choose(() if unfilled else victims, Reason.ADMISSION)
 
     def _relieve(self, pressure_since: Mapping[str, datetime]) -> None:
@@ -182,7 +183,7 @@ class _Round:
         wanted = {uuid: self.policy.headroom_bytes for uuid in short if self._sees({uuid: 0})}
         gap = self.room.short_of(wanted)
         if gap:
-            victims, _ = smallest_set(gap, self._spare(), self.room.host_bytes)
+            victims, _ = smallest_set(gap, self._spare(), self.room.bytes_for_reclaims)
             self._choose(victims, Reason.PRESSURE)
 
     def _reclaim_idle(self) -> None:
@@ -191,7 +192,7 @@ class _Round:
                 continue
             if idle_for(holding, self.now) < self.policy.idle_after:
                 self._keep(holding, Reason.RECENTLY_ACTIVE)
-            elif holding.host_bytes_to_take > self.room.host_bytes:
+            elif holding.host_bytes_to_take > self.room.bytes_for_reclaims:
                 self._keep(holding, Reason.HOST_MEMORY)
             else:
                 self._choose([holding], Reason.IDLE)

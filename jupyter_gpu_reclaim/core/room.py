@@ -17,6 +17,7 @@ class Room:
     coming: dict[str, int]  # what reclaims under way or chosen will free
     reserved: dict[str, int]  # what earlier waiting restores will need
     host_bytes: int  # host memory that reclaims may still take
+    spill_bytes: int  # disk that they may take besides
 
     def lacking_now(self, need: Mapping[str, int]) -> dict[str, int]:
         """{GPU: bytes short} for a restore that went ahead now, earlier ones' reservations honoured."""
@@ -42,10 +43,19 @@ class Room:
         """A restore waits: nobody behind it may take these bytes."""
         _add(self.reserved, need)
 
-    def expect(self, holding: Holding) -> None:
-        """A kernel was chosen for reclaim: its bytes will be free, and will lie in host memory."""
+    @property
+    def bytes_for_reclaims(self) -> int:
+        """What reclaims may still take, in host memory and on disk."""
+        return self.host_bytes + self.spill_bytes
+
+    def expect(self, holding: Holding) -> int:
+        """A kernel was chosen for reclaim: its bytes will be free. How many of them have to lie on disk."""
         _add(self.coming, holding.footprint)
-        self.host_bytes -= holding.host_bytes_to_take
+        in_memory = min(holding.host_bytes_to_take, self.host_bytes)
+        on_disk = holding.host_bytes_to_take - in_memory
+        self.host_bytes -= in_memory
+        self.spill_bytes -= on_disk
+        return on_disk
 
 
 def survey(snapshot: Snapshot, policy: Policy) -> Room:
@@ -62,6 +72,7 @@ def survey(snapshot: Snapshot, policy: Policy) -> Room:
         coming={gpu.uuid: 0 for gpu in gpus},
         reserved={gpu.uuid: 0 for gpu in gpus},
         host_bytes=0 if host is None else max(0, host - policy.host_reserve_bytes),
+        spill_bytes=max(0, policy.spill_limit_bytes - sum(h.spilled_bytes for h in snapshot.holdings)),
     )
     for holding in snapshot.holdings:
         if holding.phase is Phase.RECLAIMING:
@@ -81,24 +92,24 @@ def still_to_come(holding: Holding) -> dict[str, int]:
 
 
 def smallest_set(
-    gap: Mapping[str, int], ranked: Iterable[Holding], host_bytes: int
+    gap: Mapping[str, int], ranked: Iterable[Holding], bytes_for_reclaims: int
 ) -> tuple[list[Holding], dict[str, int]]:
     """Kernels whose bytes fill `gap`, and what they leave of it: take in rank order until it is full, then give back.
 
     Given back, last taken first, is every kernel without which the gap stays as full as it was: no member of the
-    result can be left out. Kernels that would exceed `host_bytes` of host memory together are passed over. (The
-    set with the fewest kernels would be a knapsack, and nobody could explain to its owner why it was that one.)
+    result can be left out. Kernels that together would take more than `bytes_for_reclaims` are passed over. (The set
+    with the fewest kernels would be a knapsack, and nobody could explain to its owner why it was that one.)
     """
     left = dict(gap)
     chosen: list[Holding] = []
     for holding in ranked:
         if all(n <= 0 for n in left.values()):
             break
-        if holding.host_bytes_to_take > host_bytes:
+        if holding.host_bytes_to_take > bytes_for_reclaims:
             continue
         if any(left.get(uuid, 0) > 0 and n > 0 for uuid, n in holding.footprint.items()):
             chosen.append(holding)
-            host_bytes -= holding.host_bytes_to_take
+            bytes_for_reclaims -= holding.host_bytes_to_take
             _add(left, holding.footprint, -1)
     for holding in reversed(chosen.copy()):
         given = {uuid: n for uuid, n in holding.footprint.items() if uuid in left and n > 0}

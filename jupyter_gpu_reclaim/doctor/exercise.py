@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_gpu_reclaim import agent
+from jupyter_gpu_reclaim.agent.host_limits import available_host_bytes
 from jupyter_gpu_reclaim.core.explain import human_bytes
 from jupyter_gpu_reclaim.doctor import round_trip
-from jupyter_gpu_reclaim.gpu.host import available_host_bytes
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
 
 HOST_RESERVE_BYTES = 1 << 30

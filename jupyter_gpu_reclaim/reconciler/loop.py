@@ -231,7 +231,7 @@ class Reconciler:
         elif isinstance(decision, Reclaim):
             if decision.reason is Reason.REQUESTED and memory.pinned_until is not None:
                 self._unpin(memory, actor, "Ended by the request to reclaim.")
-            self._moves.reclaim(memory, decision.reason, self.policy, actor)
+            self._moves.reclaim(memory, decision, self.policy, actor)
         elif isinstance(decision, Wait):
             self._end_wait_if_due(memory, wish, now)
 

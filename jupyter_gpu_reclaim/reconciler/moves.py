@@ -17,6 +17,7 @@ from jupyter_gpu_reclaim.core.model import (
     Phase,
     Policy,
     Reason,
+    Reclaim,
     Refused,
     Transition,
 )
@@ -27,6 +28,7 @@ from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
 
 logger = logging.getLogger(__name__)
 
+_SPILLED = "{} of it lie on disk, since host memory had no room for all."
 _NO_INTENT = "The intent could not be written to the log, so nothing was moved."
 _RECLAIM_EVENTS = (Event.RECLAIM_DONE, Event.RECLAIM_REFUSED, Event.RECLAIM_FAILED)
 _RESTORE_EVENTS = (Event.RESTORE_DONE, Event.RESTORE_REFUSED, Event.RESTORE_FAILED)
@@ -89,15 +91,17 @@ class Moves:
 
     # -- acts -------------------------------------------------------------------------------------------------------
 
-    def reclaim(self, memory: KernelMemory, reason: Reason, policy: Policy, actor: str = "") -> None:
-        """Begin to move the kernel's bytes to host memory."""
+    def reclaim(self, memory: KernelMemory, decision: Reclaim, policy: Policy, actor: str = "") -> None:
+        """Begin to move the kernel's bytes to the host, which has promised memory (and disk) for its footprint."""
+        holding = memory.holding
+        host_bytes = max(holding.footprint_bytes, holding.host_bytes) - decision.spill_bytes
         memory.episode_id, memory.resident_since = str(uuid4()), memory.phase_since
-        row = self.happened(memory, Event.RECLAIM_STARTED, reason=reason, actor=actor)
+        row = self.happened(memory, Event.RECLAIM_STARTED, reason=decision.reason, actor=actor)
 
         async def act() -> Outcome:
             if not await self._journal.intend(row):
                 return Refused(Reason.LOG_UNAVAILABLE, f"{_NO_INTENT} {self._journal.problem}")
-            return await self._kernels.suspend(memory.kernel_id)
+            return await self._kernels.suspend(memory.kernel_id, host_bytes, decision.spill_bytes)
 
         self._start(memory, self._move(memory, act, policy, _RECLAIM_EVENTS), "reclaim")
 
@@ -184,6 +188,7 @@ class Moves:
                 freed_bytes=dict(outcome.freed_bytes),
                 unmovable=dict(outcome.unmovable),
                 took=outcome.took,
+                detail=_SPILLED.format(human_bytes(outcome.spilled_bytes)) if outcome.spilled_bytes else "",
             )
         if isinstance(outcome, Refused):
             return self.happened(memory, refused, reason=outcome.reason, detail=outcome.detail)

@@ -32,13 +32,13 @@ class AgentLink:
         self._ids = itertools.count(1)
         self._open_requests: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
 
-    async def ask(self, op: str, timeout: timedelta) -> Mapping[str, Any]:
+    async def ask(self, op: str, timeout: timedelta, **keys: Any) -> Mapping[str, Any]:
         """The agent's reply to `op`. Raises `LinkLost` when the connection ends first, TimeoutError after `timeout`."""
         request_id = next(self._ids)
         reply: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self._open_requests[request_id] = reply
         try:
-            self.tell(op, id=request_id)
+            self.tell(op, id=request_id, **keys)
             return await asyncio.wait_for(reply, timeout.total_seconds())
         finally:
             self._open_requests.pop(request_id, None)

@@ -28,6 +28,7 @@ class AgentStatus:
     mechanism: str | None = None
     unsupported: str | None = None
     host_bytes: int = 0
+    spilled_bytes: int = 0
     needed_bytes: Mapping[str, int] = field(default_factory=dict)
     unmovable: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ def parse_status(message: Mapping[str, Any]) -> AgentStatus:
         mechanism=_text(message.get("mechanism")),
         unsupported=_text(message.get("unsupported")),
         host_bytes=count(message.get("host_bytes", 0)),
+        spilled_bytes=count(message.get("spilled_bytes", 0)),
         needed_bytes=counts(message.get("needed_bytes")),
         unmovable=counts(message.get("unmovable")),
         notes=_texts(message.get("notes")) or (),

@@ -90,7 +90,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         )
         factory = KernelProvisionerFactory.instance(parent=serverapp)
         injection = Injection(factory, links, Path(agent.__file__).parent / "startup.py", self.log)
-        kernels = AgentKernels(links, self.log)
+        kernels = AgentKernels(links, self.log, self.spill_dir)
         labels = NotebookLabels(serverapp.session_manager, self.log)
         observer = ServerObserver(serverapp.kernel_manager, labels, links, injection, Nvml(), owner_name())
         started.push_async_callback(observer.close)
@@ -114,6 +114,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             "sample_seconds": self.sample_seconds,
             "orphan_seconds": self.orphan_seconds,
             "host_buffer_seconds": self.host_buffer_seconds,
+            "host_reserve_bytes": self.host_reserve_bytes,
             "harmless_modules": list(self.harmless_modules),
         }
 

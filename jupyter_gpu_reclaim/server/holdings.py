@@ -94,6 +94,7 @@ def managed_holding(
         footprint=footprint,
         footprint_source=source,
         host_bytes=status.host_bytes,
+        spilled_bytes=status.spilled_bytes,
         mechanism=mechanism,
         unsupported=unsupported,
         unmovable=status.unmovable,

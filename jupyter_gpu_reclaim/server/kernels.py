@@ -20,13 +20,17 @@ SLOWEST_BYTES_PER_SECOND = 100 << 20
 class AgentKernels:
     """Moves a kernel's bytes by asking its agent. Where an answer is lost, the agent's next status settles it."""
 
-    def __init__(self, links: AgentLinks, log: LoggerAdapter) -> None:
+    def __init__(self, links: AgentLinks, log: LoggerAdapter, spill_dir: str = "") -> None:
         self._links = links
         self._log = log
+        self._spill_dir = spill_dir
 
-    async def suspend(self, kernel_id: str) -> Outcome:
+    async def suspend(self, kernel_id: str, host_bytes: int, spill_bytes: int = 0) -> Outcome:
         """See `ports.KernelControl`."""
-        return await self._move("suspend", kernel_id)
+        room: dict[str, Any] = {"host_limit_bytes": host_bytes}
+        if spill_bytes:
+            room |= {"spill_dir": self._spill_dir, "spill_limit_bytes": spill_bytes}
+        return await self._move("suspend", kernel_id, **room)
 
     async def resume(self, kernel_id: str) -> Outcome:
         """See `ports.KernelControl`."""
@@ -48,13 +52,13 @@ class AgentKernels:
         except LinkLost:
             pass  # the agent ends every wait by itself when it loses the server
 
-    async def _move(self, op: str, kernel_id: str) -> Outcome:
+    async def _move(self, op: str, kernel_id: str, **keys: Any) -> Outcome:
         link = self._links.link(kernel_id)
         if link is None:
             return Refused(Reason.LINK_LOST, "The kernel's agent is not connected; nothing was moved.")
         limit = time_limit(link.status)
         try:
-            return outcome_of(await link.ask(op, limit))
+            return outcome_of(await link.ask(op, limit, **keys))
         except LinkLost:
             return Failed(
                 f"The kernel's agent went away during {op}. Its memory stays as the agent left it; the next "
@@ -91,6 +95,7 @@ def outcome_of(reply: Mapping[str, Any]) -> Outcome:
                 freed_bytes=counts(reply.get("freed_bytes")),
                 needed_bytes=counts(reply.get("needed_bytes")),
                 unmovable=counts(reply.get("unmovable")),
+                spilled_bytes=count(reply.get("spilled_bytes", 0)),
             )
         case "refused":
             return Refused(Reason(reply.get("reason")), str(reply.get("detail") or ""))

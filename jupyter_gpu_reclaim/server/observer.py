@@ -10,8 +10,8 @@ from typing import Any
 
 from jupyter_server.gateway.managers import GatewayKernelManager
 
+from jupyter_gpu_reclaim.agent.host_limits import available_host_bytes
 from jupyter_gpu_reclaim.core.model import Holding, Snapshot
-from jupyter_gpu_reclaim.gpu.host import available_host_bytes
 from jupyter_gpu_reclaim.gpu.nvml import Nvml, Reading
 from jupyter_gpu_reclaim.server.holdings import (
     GpuProcess,

@@ -49,7 +49,7 @@ class BytesMechanism:
         """Changes whenever a test says so."""
         return self.activity
 
-    def offload(self, cancelled, progress, host_limit_bytes=None):
+    def offload(self, cancelled, progress, host_limit_bytes=None, spill_room=None):
         """Mark everything as away."""
         total = sum(len(tensor._text) for tensor in self.tensors)
         if not total:
@@ -67,6 +67,7 @@ class BytesMechanism:
         self.offloaded, self.host_bytes = True, total
         return outcome.Offloaded(
             moved_bytes=total,
+            spilled_bytes=0,
             freed_bytes={"GPU-test": total},
             needed_bytes={"GPU-test": total},
             unmovable={},
@@ -83,6 +84,13 @@ class BytesMechanism:
             time.sleep(0.002)
         moved, self.offloaded, self.host_bytes = self.host_bytes, False, 0
         return outcome.Onloaded(moved, {})
+
+    def prepare(self, stopped, host_limit_bytes=None):
+        """Takes until it is stopped if the test wants that, and says that it has begun."""
+        if os.path.exists(self.hold + "-prepare"):
+            os.rename(self.hold + "-prepare", self.hold + "-preparing")
+            while not stopped():
+                time.sleep(0.002)
 
     def release_host_buffer(self):
         """There is none."""

@@ -26,6 +26,7 @@ class ServerEnd:
             "sample_seconds": sample_seconds,
             "orphan_seconds": orphan_seconds,
             "host_buffer_seconds": 0.0,
+            "host_reserve_bytes": 0,
             "harmless_modules": [],
         }
         self.rejects = False

@@ -97,6 +97,25 @@ def test_host_memory_is_shared_by_all_that_is_chosen():
     assert decide(world(*pair, host=None), POLICY, {}) == tuple(Keep(n, Reason.HOST_MEMORY) for n in "ab")
 
 
+def test_disk_is_taken_when_host_memory_is_used_up():
+    """Memory comes first; what is spilled stays within the limit, with what lies on disk already and what is coming."""
+    policy = replace(POLICY, spill_limit_bytes=4 * GIB, max_in_flight=9)
+    pair = [idle_kernel(name, gib=3) for name in "ab"]
+    assert decide(world(*pair, host=6), policy, {}) == (
+        Reclaim("a", Reason.IDLE),
+        Reclaim("b", Reason.IDLE, spill_bytes=2 * GIB),
+    )
+    full = replace(pair[0], kernel_id="c", phase=Phase.RECLAIMED, spilled_bytes=3 * GIB)
+    assert decide(world(*pair, full, host=6), policy, {})[:2] == (
+        Reclaim("a", Reason.IDLE),
+        Keep("b", Reason.HOST_MEMORY),
+    )
+    moving = replace(pair[0], phase=Phase.RECLAIMING)
+    assert decide(world(moving, pair[1], host=6), policy, {})[1] == Reclaim(
+        "b", Reason.IDLE, spill_bytes=2 * GIB
+    )
+
+
 def test_a_kept_host_buffer_is_not_taken_twice():
     """A kernel that still holds the buffer of its last reclaim needs only what is missing of host memory."""
     returning = idle_kernel("a", gib=4, host_bytes=3 * GIB)

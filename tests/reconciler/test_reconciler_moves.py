@@ -300,7 +300,7 @@ async def test_a_kernel_lost_by_the_driver_is_said_to_be_lost():
     world = World()
     world.start("a", idle=HOUR, g0=2 * GIB)
 
-    async def suspend(kernel_id):
+    async def suspend(kernel_id, host_bytes, spill_bytes):
         return Failed("driver says FAILED", memory_intact=False)
 
     world.kernels_port.suspend = suspend

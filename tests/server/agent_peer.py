@@ -20,6 +20,7 @@ WELCOME = {
     "sample_seconds": 1.0,
     "orphan_seconds": 5.0,
     "host_buffer_seconds": 60.0,
+    "host_reserve_bytes": 0,
     "harmless_modules": ["mine"],
 }
 LOG = logging.LoggerAdapter(logging.getLogger("links"))

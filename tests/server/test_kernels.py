@@ -31,23 +31,42 @@ async def test_each_answer_has_its_outcome(tmp_path: Path) -> None:
         peer, _ = await agent_of(links, "k")
         done = {
             "outcome": "done", "moved_bytes": 7, "took_seconds": 0.5, "freed_bytes": {"A": 8}, "needed_bytes": {"A": 9},
-            "unmovable": {"aliased": 1},
+            "unmovable": {"aliased": 1}, "spilled_bytes": 2,
         }  # fmt: skip
-        assert await answered(peer, kernels.suspend("k"), **done) == Done(
+        assert await answered(peer, kernels.suspend("k", 7), **done) == Done(
             moved_bytes=7,
             took=timedelta(seconds=0.5),
             freed_bytes={"A": 8},
             needed_bytes={"A": 9},
             unmovable={"aliased": 1},
+            spilled_bytes=2,
         )
         refused = {"outcome": "refused", "reason": "running", "detail": "a cell"}
-        assert await answered(peer, kernels.suspend("k"), **refused) == Refused(Reason.RUNNING, "a cell")
+        assert await answered(peer, kernels.suspend("k", 7), **refused) == Refused(Reason.RUNNING, "a cell")
         failed = {"outcome": "failed", "error": "no room", "memory_intact": True, "out_of_memory": True}
         assert await answered(peer, kernels.resume("k"), **failed) == Failed(
             "no room", memory_intact=True, out_of_memory=True
         )
         lost = {"outcome": "failed", "error": "gone", "memory_intact": False, "out_of_memory": False}
         assert await answered(peer, kernels.resume("k"), **lost) == Failed("gone", memory_intact=False)
+
+
+async def test_the_host_is_told_how_much_it_may_give(tmp_path: Path) -> None:
+    """The order to suspend carries the limit of host memory, and a folder with its limit only when disk is granted."""
+    async with listening(tmp_path) as (links, _):
+        kernels = AgentKernels(links, LOG, spill_dir="/disk")
+        peer, _ = await agent_of(links, "k")
+        orders = []
+        for room in ((7,), (7, 3)):
+            task = asyncio.create_task(kernels.suspend("k", *room))
+            order = await peer.hear()
+            peer.say("reply", re=order.pop("id"), outcome="refused", reason="running", detail="")
+            await task
+            orders.append(order)
+        assert orders == [
+            {"op": "suspend", "host_limit_bytes": 7},
+            {"op": "suspend", "host_limit_bytes": 7, "spill_dir": "/disk", "spill_limit_bytes": 3},
+        ]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +85,7 @@ async def test_nonsense_is_a_failure_that_loses_nothing(tmp_path: Path, nonsense
     """An answer outside the protocol fails the move, and leaves the next status to say where the bytes are."""
     async with listening(tmp_path) as (links, _):
         peer, _ = await agent_of(links, "k")
-        outcome = await answered(peer, AgentKernels(links, LOG).suspend("k"), **nonsense)
+        outcome = await answered(peer, AgentKernels(links, LOG).suspend("k", 7), **nonsense)
         assert isinstance(outcome, Failed)
         assert outcome.memory_intact
         assert "makes no sense" in outcome.error
@@ -76,7 +95,7 @@ async def test_without_an_agent_nothing_is_asked(tmp_path: Path) -> None:
     """A kernel whose agent is not connected is refused, and ending its wait is no error."""
     async with listening(tmp_path) as (links, _):
         kernels = AgentKernels(links, LOG)
-        for outcome in (await kernels.suspend("k"), await kernels.resume("k")):
+        for outcome in (await kernels.suspend("k", 7), await kernels.resume("k")):
             assert isinstance(outcome, Refused)
             assert outcome.reason is Reason.LINK_LOST
         await kernels.end_wait("k", "over")
@@ -90,7 +109,7 @@ async def test_an_agent_that_goes_away_or_hangs_fails_the_move(
     async with listening(tmp_path) as (links, _):
         kernels = AgentKernels(links, LOG)
         peer, _ = await agent_of(links, "k")
-        outcome = await kernels.suspend("k")
+        outcome = await kernels.suspend("k", 7)
         assert isinstance(outcome, Failed)
         assert outcome.memory_intact
         assert "has not finished" in outcome.error

@@ -26,6 +26,7 @@ from .outcome import (
     OnloadFailed,
     OutOfDeviceMemory,
     OutOfHostMemory,
+    SpillRoom,
     Unsupported,
 )
 
@@ -38,6 +39,7 @@ __all__ = [
     "Onloaded",
     "OutOfDeviceMemory",
     "OutOfHostMemory",
+    "SpillRoom",
     "TorchOffload",
     "Unsupported",
     "torch_is_loaded",
@@ -45,6 +47,7 @@ __all__ = [
 
 
 _STILL_ON_HOST = " The bytes stay complete in host memory; an onload can be tried again."
+_DAMAGED = " No tensor was given them; what else was moved is still on the host."
 
 
 def torch_is_loaded():
@@ -67,7 +70,7 @@ class TorchOffload:
         if not torch_is_loaded():
             raise Unsupported("PyTorch is not loaded.")
         try:
-            from . import account, cuda, exchange, find, transfer
+            from . import account, cuda, exchange, find, spill, transfer
             from .accelerator import Accelerator, OutOfMemoryError
             from .host import HostBuffer
 
@@ -75,7 +78,7 @@ class TorchOffload:
         except AttributeError as error:  # a name of torch that these modules are built on
             raise Unsupported("PyTorch lacks what moving its memory needs: {}.".format(error)) from None
         self._find, self._account, self._transfer, self._cuda = find, account, transfer, cuda
-        self._out_of_memory = OutOfMemoryError
+        self._out_of_memory, self._damaged = OutOfMemoryError, spill.SpillDamaged
         self._accelerator = Accelerator()
         self._exchange = exchange.best(self._accelerator)
         self._host = HostBuffer(page_locked)
@@ -114,11 +117,26 @@ class TorchOffload:
             if not self.offloaded:
                 self._host.release()
 
-    def offload(self, cancelled=lambda: False, progress=_ignore, host_limit_bytes=None):
+    def prepare(self, stopped=lambda: False, host_limit_bytes=None):
+        """Has the host give, page by page, the memory for what is on the GPU now, so that no offload waits for it.
+
+        Nobody is in the way of it: user code may run. `stopped()` is asked every few MiB and ends it. Takes nothing
+        beyond `host_limit_bytes`; what is not there then, the offload says.
+        """
+        with self._lock:
+            if self.offloaded:
+                return
+            nbytes = sum(usage.allocated_bytes for usage in self._accelerator.touched().values())
+            if host_limit_bytes is None or nbytes <= host_limit_bytes:
+                self._host.reserve(nbytes)
+                self._host.touch(stopped)
+
+    def offload(self, cancelled=lambda: False, progress=_ignore, host_limit_bytes=None, spill_room=None):
         """Moves everything whose holders are all known to host memory; the driver gets the GPU memory back.
 
         `cancelled()` is asked between chunks of the copy, `progress(done_bytes, total_bytes)` told at most five times
-        a second; `host_limit_bytes` is the largest host buffer allowed, the one kept included (None: no limit).
+        a second; `host_limit_bytes` is the largest host buffer allowed, the one kept included (None: no limit), and
+        `spill_room` where the rest may go (None: nowhere).
         Returns `Offloaded`. Raises Cancelled, OutOfHostMemory, NothingToMove or OffloadFailed: with each of them
         every tensor is where it was, with its bytes. Once the host has every byte it goes forward only: a driver that
         fails from then on makes `Offloaded.problem`, and an onload is right all the same.
@@ -127,7 +145,7 @@ class TorchOffload:
             if self.offloaded:
                 raise NothingToMove("The bytes are on the host already.")
             try:
-                return self._offload(_Stopwatch(), cancelled, progress, host_limit_bytes)
+                return self._offload(_Stopwatch(), cancelled, progress, host_limit_bytes, spill_room)
             except (Cancelled, OutOfHostMemory, NothingToMove) as error:
                 kind, arguments = type(error), error.args
             except Exception as error:
@@ -150,12 +168,14 @@ class TorchOffload:
             try:
                 return self._bring_back(_Stopwatch(), progress)
             except self._out_of_memory as error:
-                failure, problem = OutOfDeviceMemory, _described(error)
+                kind, arguments = OutOfDeviceMemory, (_described(error) + _STILL_ON_HOST,)
+            except self._damaged as error:
+                kind, arguments = OnloadFailed, (str(error) + _DAMAGED, False)
             except Exception as error:
-                failure, problem = OnloadFailed, _described(error)
-            raise failure(problem + _STILL_ON_HOST + self._cache_returned())
+                kind, arguments = OnloadFailed, (_described(error) + _STILL_ON_HOST,)
+            raise kind(arguments[0] + self._cache_returned(), *arguments[1:])
 
-    def _offload(self, watch, cancelled, progress, host_limit_bytes):
+    def _offload(self, watch, cancelled, progress, host_limit_bytes, spill_room):
         accelerator = self._accelerator
         before = {index: (accelerator.uuid(index), usage) for index, usage in accelerator.touched().items()}
         for index in before:
@@ -167,13 +187,19 @@ class TorchOffload:
         moving = self._transfer.Transfer(decided.parts, self._host, accelerator, self._exchange)
         pace = self._transfer.Pace(moving.nbytes, progress, cancelled)
         pace.check()
-        self._host.reserve(moving.host_bytes, host_limit_bytes)
-        moving.copy_out(pace)
+        try:
+            moving.reserve(host_limit_bytes, spill_room)
+            watch.lap("reserve")
+            moving.copy_out(pace)
+        except BaseException:
+            moving.discard()
+            raise
         watch.lap("copy")
         freed_bytes, problems = self._commit(moving, before, watch)
         unmovable, unexplained_bytes = self._left(decided, problems)
         return Offloaded(
             moved_bytes=moving.nbytes,
+            spilled_bytes=moving.spilled_bytes,
             freed_bytes=freed_bytes,
             needed_bytes=needed_bytes,
             unmovable=unmovable,
@@ -255,6 +281,7 @@ class TorchOffload:
             moving.abandon()
             raise
         self._moved = None
+        moving.discard()
         watch.lap("commit")
         return Onloaded(moving.nbytes, watch.laps)
 

@@ -14,16 +14,20 @@ NOT_OURS = "another library's memory, only seen by PyTorch"
 FROZEN = "hidden by gc.freeze()"
 UNEXPLAINED = "unexplained: no owner found"
 
+# Where bytes may go that find no room in host memory: a folder on a disk, and how many of them.
+SpillRoom = namedtuple("SpillRoom", ("folder", "limit_bytes"))
+
 Offloaded = namedtuple(
     "Offloaded",
     (
-        "moved_bytes",  # copied to host memory
+        "moved_bytes",  # copied to the host
+        "spilled_bytes",  # the part of them that lies on disk
         "freed_bytes",  # {uuid: bytes} that the allocator gave back to the driver
         "needed_bytes",  # {uuid: bytes} that coming back will take of the driver, segments included
         "unmovable",  # {reason sentence: bytes} left on the GPU
         "unexplained_bytes",  # the part of `unmovable` whose owner was not found
         "host_bytes",  # size of the host buffer
-        "seconds",  # {"find", "account", "copy", "commit", "free", "measure": seconds}
+        "seconds",  # {"find", "account", "reserve", "copy", "commit", "free", "measure": seconds}
         "problem",  # None, or what went wrong in giving GPU memory back once the host had every byte
     ),
 )

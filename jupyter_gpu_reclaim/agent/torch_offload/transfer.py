@@ -14,6 +14,7 @@ from .batches import aligned, plan
 from .exchange import bytes_of
 from .find import no_user_code
 from .outcome import Cancelled
+from .spill import SpillFile
 
 _PROGRESS_SECONDS = 0.2
 
@@ -52,13 +53,35 @@ class Transfer:
         self.parts = parts
         self.nbytes = sum(part.nbytes for part in parts)
         self._host, self._accelerator, self._exchange = host, accelerator, exchange
-        self._batches, self.host_bytes = plan(part.nbytes for part in parts)
+        self._batches, self._layout_bytes = plan(part.nbytes for part in parts)
+        self._in_memory = self._layout_bytes  # from there on the layout lies on disk
+        self._spill = None
+
+    @property
+    def spilled_bytes(self):
+        """How many bytes of the layout lie on disk."""
+        return self._layout_bytes - self._in_memory
+
+    def reserve(self, host_limit_bytes, spill_room):
+        """Takes the host memory for the layout and, if there is too little and somewhere to spill, disk for the rest.
+
+        Copying to disk takes a batch of memory besides, in each thread. Raises OutOfHostMemory when both together are
+        too little.
+        """
+        if spill_room is not None and host_limit_bytes is not None and host_limit_bytes < self._layout_bytes:
+            ends = (batch.offset + batch.nbytes for batch in self._batches)
+            self._in_memory = max((end for end in ends if end <= host_limit_bytes), default=0)
+        self._host.reserve(self._in_memory, host_limit_bytes)
+        if self.spilled_bytes:
+            self._spill = SpillFile(spill_room, self.spilled_bytes)
 
     def copy_out(self, pace):
         """Copies every part to the host buffer, which must have room. Changes nothing on the device."""
         self.synchronize()  # what the user's streams still do must be in the bytes
         crew.each(lambda batch: self._out(batch, pace), self._batches, crew.size())
         self.synchronize()
+        if self._spill is not None:
+            self._spill.settle()
         pace.check()
 
     def vacate(self):
@@ -87,25 +110,43 @@ class Transfer:
         for index in sorted({part.index for part in self.parts}):
             self._accelerator.synchronize(index)
 
+    def discard(self):
+        """Lets go of the disk space. The host buffer is kept for the next episode."""
+        if self._spill is not None:
+            self._spill.close()
+
     def _out(self, batch, pace):
         """One batch to the host, in one of the crew's threads."""
         pace.check()
         with no_user_code():
             on_device = _stretches(batch, lambda part: bytes_of(self.parts[part].storage))
-            _copy(self._on_host(batch), on_device)
+            in_memory = batch.offset < self._in_memory
+            image = self._host.slice(batch.offset, batch.nbytes) if in_memory else _scratch(batch)
+            _copy(_cut(image, batch), on_device)
+            if not in_memory:
+                self._spill.write(batch.offset - self._in_memory, image)
         pace.step(sum(stretch.nbytes for stretch in batch.stretches))
 
     def _in(self, batch, homes, pace):
         """One batch to the device, in one of the crew's threads."""
         pace.check()
         with no_user_code():
-            _copy(_stretches(batch, homes.__getitem__), self._on_host(batch))
+            if batch.offset < self._in_memory:
+                image = self._host.slice(batch.offset, batch.nbytes)
+            else:
+                image = self._spill.read(batch.offset - self._in_memory, batch.nbytes)
+            _copy(_stretches(batch, homes.__getitem__), _cut(image, batch))
         pace.step(sum(stretch.nbytes for stretch in batch.stretches))
 
-    def _on_host(self, batch):
-        """The uint8 views of the host buffer, one a stretch of the batch."""
-        lengths = [n for s in batch.stretches for n in (s.nbytes, aligned(s.nbytes) - s.nbytes)]
-        return self._host.slice(batch.offset, batch.nbytes).split(lengths)[::2]
+
+def _scratch(batch):
+    return torch.zeros(batch.nbytes, dtype=torch.uint8, device="cpu")
+
+
+def _cut(image, batch):
+    """The uint8 views of a batch's image on the host, one a stretch."""
+    lengths = [n for s in batch.stretches for n in (s.nbytes, aligned(s.nbytes) - s.nbytes)]
+    return image.split(lengths)[::2]
 
 
 def _stretches(batch, whole):

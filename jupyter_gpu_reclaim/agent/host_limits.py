@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ LIMITS = (
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
 )
 UNLIMITED = 1 << 60  # version 1 says "no limit" as a number beyond any machine; version 2 says "max"
+
+
+# The most host memory that one move may hold in all, in bytes (None: no limit), and a sentence on why no more, or "".
+HostLimit = namedtuple("HostLimit", ("nbytes", "because"))
 
 
 class _Unknown(Exception):
@@ -36,6 +41,21 @@ def available_host_bytes(
         return max(0, min([_mem_available(proc / "meminfo"), *(room for room in rooms if room is not None)]))
     except (_Unknown, OSError, ValueError):
         return None
+
+
+def host_limit(granted_bytes: int | None, kept_bytes: int, reserve_bytes: int) -> HostLimit:
+    """The tighter of what was granted and what this process's own limits leave now beside the reserve.
+
+    Who granted it may live in another control group. `kept_bytes` are held by this process already, for this.
+    """
+    available = available_host_bytes()
+    if available is None:  # cannot be read here; who granted it has looked
+        return HostLimit(granted_bytes, "")
+    own = kept_bytes + max(0, available - reserve_bytes)
+    if granted_bytes is not None and granted_bytes <= own:
+        return HostLimit(granted_bytes, "")
+    because = " This kernel's control groups and the machine leave it {} bytes, of which {} are a reserve."
+    return HostLimit(own, because.format(available, reserve_bytes))
 
 
 def _mem_available(meminfo: Path) -> int:

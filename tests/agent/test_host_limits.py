@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jupyter_gpu_reclaim.gpu.host import available_host_bytes
+from jupyter_gpu_reclaim.agent.host_limits import available_host_bytes
 
 MiB, GiB = 1 << 20, 1 << 30
 NO_LIMIT = "9223372036854771712"  # what version 1 says for none
