@@ -62,8 +62,14 @@ async def filled(server: RunningServer, notebook: OpenNotebook) -> OpenNotebook:
 
 
 async def reclaim(server: RunningServer, notebook: OpenNotebook) -> dict[str, Any]:
-    """Asks for the reclaim; the kernel's row when it is reclaimed."""
+    """Asks for the reclaim; the kernel's row when it is reclaimed.
+
+    The driver shows a cell's work for a sample or two after its end, and may do so only now: then it is asked again.
+    """
     code, reply = await server.call("POST", RECLAIM, {}, notebook.kernel_id)
+    while reply.get("reason") == "gpu_busy":
+        await server.until(lambda row: row["gpu_busy"] is False, notebook.kernel_id)
+        code, reply = await server.call("POST", RECLAIM, {}, notebook.kernel_id)
     assert code == 202, reply
     return await server.until(lambda row: row["phase"] == "reclaimed", notebook.kernel_id)
 
