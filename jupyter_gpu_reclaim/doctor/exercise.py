@@ -10,7 +10,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,10 @@ def _gpu(simulated: bool) -> Iterator[dict[str, str]]:
         path = Path(folder) / "board"
         with Board.create(path, gpus=[SIMULATED_GPU]):
             preload_nvml(path)
-            yield environment(path)
+            try:
+                yield environment(path)
+            finally:
+                preload_nvml(None)
 
 
 def _limit_bytes(simulated: bool) -> int:
@@ -102,8 +105,8 @@ def try_out(show: Callable[[str], None], python: str, environment: dict[str, str
         raise Impossible(
             f"{python} could not be started ({error}). Name another Python with --python."
         ) from None
-    report, nvml = Report(), Nvml()
-    with process:
+    report = Report()
+    with process, closing(Nvml()) as nvml:
         for step, facts in _steps(process):
             facts["nvml_bytes"] = _bytes_of(nvml, report.gpu.get("uuid") or facts.get("uuid"), process.pid)
             _note(report, step, facts)

@@ -24,7 +24,9 @@ class Agent:
         moves = SimpleNamespace(
             mechanism=None,
             unsupported=None,
+            preparing=False,
             needed_bytes={},
+            spilled_bytes=0,
             unmovable={},
             find_mechanism=lambda: None,
             tidy=lambda: None,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pynvml
 import pytest
 
 from jupyter_gpu_reclaim import cli
@@ -21,6 +22,7 @@ def board(tmp_path: Path) -> Iterator[Board]:
     with Board.create(tmp_path / "board", [("GPU 400 MiB", 400 * MiB)], context_bytes=16 * MiB) as board:
         preload_nvml(board.path)
         yield board
+        preload_nvml(None)
 
 
 def tried(board: Board) -> tuple[exercise.Report, list[str]]:
@@ -46,6 +48,8 @@ def test_every_figure_comes_from_outside(board: Board) -> None:
     assert "SIMULATED" in lines[0]
     assert lines[-1] == "Every bit came back."
     assert sum("16.0 MiB the driver's context" in line for line in lines) == len(report.trips)
+    with pytest.raises(pynvml.NVMLError_Uninitialized):  # nothing is left open
+        pynvml.nvmlDeviceGetCount()
 
 
 def test_the_command_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
