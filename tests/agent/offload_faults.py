@@ -194,7 +194,7 @@ def resize_itself_runs_out(bench: Any) -> dict[str, Any]:
     with _by_resize(bench):
         subject = _Subject(bench)
         bench.offload()
-        parts = len(bench.mechanism._moved.parts)
+        parts = len(bench.mechanism._engine.moved.parts)
         bench.board.set_fault("alloc", FAILED, skip=parts + 30)
         error, reserved = _raised(bench.onload), bench.reserved()
         bench.board.clear_faults()
@@ -211,10 +211,10 @@ class _by_resize:
         self._mechanism = bench.mechanism
 
     def __enter__(self) -> None:
-        self._mechanism._exchange = ByResize(self._mechanism._accelerator)
+        self._mechanism._engine._exchange = ByResize(self._mechanism._accelerator)
 
     def __exit__(self, *_: object) -> None:
-        self._mechanism._exchange = BySwap(self._mechanism._accelerator)
+        self._mechanism._engine._exchange = BySwap(self._mechanism._accelerator)
 
 
 def copy_back_fails(bench: Any) -> dict[str, Any]:

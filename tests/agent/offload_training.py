@@ -127,9 +127,9 @@ def by_resize(bench: Any) -> dict[str, Any]:
     """The way for torch versions that cannot swap storages, through all cut points."""
     from jupyter_gpu_reclaim.agent.torch_offload.exchange import ByResize
 
-    ordinary = bench.mechanism._exchange
-    bench.mechanism._exchange = ByResize(bench.mechanism._accelerator)
+    ordinary = bench.mechanism._engine._exchange
+    bench.mechanism._engine._exchange = ByResize(bench.mechanism._accelerator)
     try:
         return every_cut_point(bench)
     finally:
-        bench.mechanism._exchange = ordinary
+        bench.mechanism._engine._exchange = ordinary

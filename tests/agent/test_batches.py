@@ -7,19 +7,23 @@ from hypothesis import strategies as st
 
 from jupyter_gpu_reclaim.agent.torch_offload.batches import BATCH_BYTES, aligned, plan
 
-SIZES = st.lists(st.one_of(st.integers(1, 5000), st.integers(1, 3 * BATCH_BYTES)), max_size=60)
+SIZES = st.one_of(st.integers(1, 5000), st.integers(1, 3 * BATCH_BYTES))
 
 
-@given(SIZES)
-@example([BATCH_BYTES, 1, BATCH_BYTES + 1, 2 * BATCH_BYTES, 511, 512, 513])
-def test_every_byte_is_in_one_batch_and_has_one_place(sizes: list[int]) -> None:
-    """The stretches cover each part exactly once and in order, aligned, without a gap or an overlap on the host."""
-    batches, host_bytes = plan(sizes)
+@given(st.lists(SIZES, max_size=60), st.lists(SIZES, max_size=20))
+@example([BATCH_BYTES, 1, BATCH_BYTES + 1, 2 * BATCH_BYTES, 511, 512, 513], [100])
+def test_every_byte_is_in_one_batch_and_has_one_place(first: list[int], second: list[int]) -> None:
+    """The stretches cover each part of two devices exactly once and in order, aligned, without a gap or an overlap on
+    the host, and no batch has parts of both."""
+    sizes = first + second
+    devices = [0] * len(first) + [1] * len(second)
+    batches, host_bytes = plan(zip(devices, sizes, strict=True))
     covered = [0] * len(sizes)
     end = 0
     for batch in batches:
         assert batch.offset == end
         assert 0 < batch.nbytes <= BATCH_BYTES
+        assert len({devices[stretch.part] for stretch in batch.stretches}) == 1
         for stretch in batch.stretches:
             assert covered[stretch.part] == stretch.start
             covered[stretch.part] += stretch.nbytes
@@ -33,4 +37,4 @@ def test_every_byte_is_in_one_batch_and_has_one_place(sizes: list[int]) -> None:
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=60))
 def test_small_parts_share_a_batch(sizes: list[int]) -> None:
     """Parts that fit together in one batch are moved in one, so that little is paid per part."""
-    assert len(plan(sizes)[0]) == 1
+    assert len(plan((0, size) for size in sizes)[0]) == 1

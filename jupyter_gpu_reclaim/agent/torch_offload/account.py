@@ -45,7 +45,7 @@ Part = namedtuple("Part", ("storage", "index", "nbytes"))
 Account = namedtuple(
     "Account",
     (
-        "parts",  # [Part] that may move, largest first
+        "parts",  # [Part] that may move, device by device, largest first
         "unmovable",  # {reason: bytes} that stay, as the allocator counts them
         "unexplained_bytes",  # the part of `unmovable` with no known owner
         "staying",  # {place} of the allocator's blocks that stay; None where it cannot list them
@@ -72,6 +72,7 @@ def account(found, accelerator):
         if key not in reasons
     ]
     parts.sort(key=attrgetter("nbytes"), reverse=True)
+    parts.sort(key=attrgetter("index"))
     return Account(parts, dict(unmovable), unexplained, staying)
 
 

@@ -1,8 +1,8 @@
 """How the bytes of an episode are laid out in host memory, and cut into batches to be moved one by one. Pure.
 
 Parts lie one after the other, each at a multiple of 512 bytes. A batch is one unbroken range of that layout, of at
-most `BATCH_BYTES`: a run of small parts, or a stretch of a large one. So nothing is paid per tensor that can be paid
-per batch: looking whether the move is cancelled, telling progress, a checksum, a write to disk.
+most `BATCH_BYTES`: a run of small parts of one device, or a stretch of a large one. So nothing is paid per tensor that
+can be paid per batch: looking whether the move is cancelled, telling progress, a checksum, a write to disk.
 """
 
 from collections import namedtuple
@@ -22,15 +22,16 @@ def aligned(nbytes):
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def plan(sizes):
-    """([Batch], bytes in all) for parts of these sizes, in the order of the layout."""
-    batches, offset, start, run = [], 0, 0, []
-    for part, size in enumerate(sizes):
+def plan(parts):
+    """([Batch], bytes in all) for parts that are each (index of its device, bytes), in the order of the layout."""
+    batches, offset, start, run, device = [], 0, 0, [], None
+    for part, (index, size) in enumerate(parts):
         for begin in range(0, size, BATCH_BYTES):
             nbytes = min(BATCH_BYTES, size - begin)
-            if run and offset + aligned(nbytes) - start > BATCH_BYTES:
+            if run and (index != device or offset + aligned(nbytes) - start > BATCH_BYTES):
                 batches.append(Batch(start, offset - start, run))
                 start, run = offset, []
+            device = index
             run.append(Stretch(part, begin, nbytes))
             offset += aligned(nbytes)
     if run:

@@ -64,8 +64,24 @@ class OutOfHostMemory(Exception):
     """The host has no room (or is not allowed to give any) for the bytes: every tensor is where it was."""
 
 
+class CopyDamaged(Exception):
+    """A copy from or to that device has another checksum than the original, which is whole if `memory_intact`."""
+
+    def __init__(self, message, index, memory_intact=True):
+        super().__init__(message)
+        self.index = index
+        self.memory_intact = memory_intact
+
+
 class OffloadFailed(Exception):
-    """The offload failed before anything was changed: every tensor is where it was."""
+    """The offload failed before anything was changed: every tensor is where it was.
+
+    `damaged_gpu` is the UUID of the GPU from which a copy came out wrong, None where something else went wrong.
+    """
+
+    def __init__(self, message, damaged_gpu=None):
+        super().__init__(message)
+        self.damaged_gpu = damaged_gpu
 
 
 class OutOfDeviceMemory(Exception):
@@ -73,8 +89,12 @@ class OutOfDeviceMemory(Exception):
 
 
 class OnloadFailed(Exception):
-    """The onload failed. With `memory_intact` the bytes are still complete in host memory and it can be tried again."""
+    """The onload failed. With `memory_intact` the bytes are still complete in host memory and it can be tried again.
 
-    def __init__(self, message, memory_intact=True):
+    `damaged_gpu` is the UUID of the GPU whose bytes came out wrong, None where something else went wrong.
+    """
+
+    def __init__(self, message, memory_intact=True, damaged_gpu=None):
         super().__init__(message)
         self.memory_intact = memory_intact
+        self.damaged_gpu = damaged_gpu

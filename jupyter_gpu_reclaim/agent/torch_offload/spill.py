@@ -51,11 +51,10 @@ class SpillFile:
                 )
             )
 
-    def write(self, offset, piece):
-        """Writes a uint8 CPU tensor to that place in the file."""
-        total = of_bytes(piece)
+    def write(self, offset, piece, checksum):
+        """Writes a uint8 CPU tensor, which has this checksum, to that place in the file."""
         with self._lock:
-            self._sums[offset] = total
+            self._sums[offset] = checksum
         rest = _memory_of(piece)
         try:
             while rest:

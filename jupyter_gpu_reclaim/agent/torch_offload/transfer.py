@@ -2,6 +2,10 @@
 
 Whatever happens before the commit leaves every tensor as it was. The way back starts from the host's bytes alone, so
 it can be repeated after any failure.
+
+Bytes are verified batch by batch, while they are warm in the processor's caches: a checksum is taken on the device
+before the copy out, compared with the host's after it, while nothing has changed yet, and with the device's again after
+the copy back, before any tensor is given its bytes.
 """
 
 import threading
@@ -10,13 +14,20 @@ import time
 import torch
 
 from . import crew
+from .accelerator import OutOfMemoryError
 from .batches import aligned, plan
+from .checksum import of_views
 from .exchange import bytes_of
 from .find import no_user_code
-from .outcome import Cancelled
+from .outcome import Cancelled, CopyDamaged
 from .spill import SpillFile
 
 _PROGRESS_SECONDS = 0.2
+_DAMAGED_OUT = "A copy from the GPU has another checksum than the bytes there."
+_DAMAGED_BACK = "A copy to the GPU has another checksum than the bytes in host memory, which are whole."
+_DAMAGED_THERE = (
+    "Bytes changed while they were in host memory: they have another checksum than they had on the GPU."
+)
 
 
 class Pace:
@@ -47,15 +58,22 @@ class Pace:
 
 
 class Transfer:
-    """The parts of one episode, with their places in the host buffer."""
+    """The parts of one episode, with their places in the host buffer. With `verify` every byte is, both ways."""
 
-    def __init__(self, parts, host, accelerator, exchange):
+    def __init__(self, parts, host, accelerator, exchange, verify=True):
         self.parts = parts
         self.nbytes = sum(part.nbytes for part in parts)
         self._host, self._accelerator, self._exchange = host, accelerator, exchange
-        self._batches, self._layout_bytes = plan(part.nbytes for part in parts)
+        self._batches, self._layout_bytes = plan((part.index, part.nbytes) for part in parts)
         self._in_memory = self._layout_bytes  # from there on the layout lies on disk
         self._spill = None
+        self._verify = verify
+        self._sums = {}  # offset of a batch → checksum of its bytes on the device
+
+    @property
+    def is_verified(self):
+        """Whether checksums were taken of what is on the host."""
+        return bool(self._sums)
 
     @property
     def spilled_bytes(self):
@@ -76,7 +94,10 @@ class Transfer:
             self._spill = SpillFile(spill_room, self.spilled_bytes)
 
     def copy_out(self, pace):
-        """Copies every part to the host buffer, which must have room. Changes nothing on the device."""
+        """Copies every part to the host buffer, which must have room. Changes nothing on the device.
+
+        Raises CopyDamaged.
+        """
         self.synchronize()  # what the user's streams still do must be in the bytes
         crew.each(lambda batch: self._out(batch, pace), self._batches, crew.size())
         self.synchronize()
@@ -93,7 +114,7 @@ class Transfer:
         return self._exchange.homes(self.parts)
 
     def copy_in(self, homes, pace):
-        """Fills the homes from the host buffer."""
+        """Fills the homes from the host buffer. Raises CopyDamaged."""
         crew.each(lambda batch: self._in(batch, homes, pace), self._batches, crew.size())
         self.synchronize()
 
@@ -120,11 +141,17 @@ class Transfer:
         pace.check()
         with no_user_code():
             on_device = _stretches(batch, lambda part: bytes_of(self.parts[part].storage))
+            if self._verify:
+                self._sums[batch.offset] = _sum_on_device(batch, on_device)
             in_memory = batch.offset < self._in_memory
             image = self._host.slice(batch.offset, batch.nbytes) if in_memory else _scratch(batch)
-            _copy(_cut(image, batch), on_device)
+            on_host = _cut(image, batch)
+            _copy(on_host, on_device)
+            checksum = None if in_memory and not self._verify else of_views(on_host)
+            if checksum != self._sums.get(batch.offset, checksum):
+                raise CopyDamaged(_DAMAGED_OUT, self._index(batch))
             if not in_memory:
-                self._spill.write(batch.offset - self._in_memory, image)
+                self._spill.write(batch.offset - self._in_memory, image, checksum)
         pace.step(sum(stretch.nbytes for stretch in batch.stretches))
 
     def _in(self, batch, homes, pace):
@@ -135,8 +162,30 @@ class Transfer:
                 image = self._host.slice(batch.offset, batch.nbytes)
             else:
                 image = self._spill.read(batch.offset - self._in_memory, batch.nbytes)
-            _copy(_stretches(batch, homes.__getitem__), _cut(image, batch))
+            on_device, on_host = _stretches(batch, homes.__getitem__), _cut(image, batch)
+            _copy(on_device, on_host)
+            checksum = self._sums.get(batch.offset)
+            if checksum is not None and _sum_on_device(batch, on_device) != checksum:
+                intact = of_views(on_host) == checksum
+                raise CopyDamaged(_DAMAGED_BACK if intact else _DAMAGED_THERE, self._index(batch), intact)
         pace.step(sum(stretch.nbytes for stretch in batch.stretches))
+
+    def _index(self, batch):
+        return self.parts[batch.stretches[0].part].index
+
+
+def _sum_on_device(batch, views):
+    """The checksum of the batch's bytes on the device, taken there.
+
+    Where the device has no room left for the little that takes, its bytes are read a second time instead: a fault
+    that comes and goes is noticed by that, too.
+    """
+    try:
+        return of_views(views)
+    except OutOfMemoryError:
+        again = _cut(_scratch(batch), batch)
+        _copy(again, views)
+        return of_views(again)
 
 
 def _scratch(batch):
