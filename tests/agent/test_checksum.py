@@ -7,9 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyter_gpu_reclaim.agent.torch_offload.checksum import ROW_BYTES, of_bytes, of_views
+from jupyter_gpu_reclaim.agent.torch_offload.checksum import ROW_BYTES, of_image, of_views
 
-LENGTHS = st.one_of(st.integers(1, 2000), st.integers(60_000, 70_000), st.sampled_from([512, 65536, 131072]))
+LENGTHS = st.one_of(
+    st.integers(1, 2000), st.integers(1_000_000, 1_100_000), st.sampled_from([512, 65536, 1 << 20])
+)
+
+
+def of_bytes(bytes_: torch.Tensor) -> int:
+    """The checksum of one piece."""
+    return of_views([bytes_], [len(bytes_)])
+
+
 few = settings(max_examples=40, deadline=None)
 
 
@@ -24,11 +33,11 @@ def _image(views: list[torch.Tensor]) -> torch.Tensor:
 
 
 @few
-@given(st.lists(LENGTHS, min_size=1, max_size=40), st.integers(0, 1000))
+@given(st.lists(LENGTHS, min_size=1, max_size=20), st.integers(0, 1000))
 def test_views_have_the_sum_of_their_image(lengths: list[int], seed: int) -> None:
     """Wherever the bytes lie, in one piece or many, read in place or packed, the sum is that of their layout."""
     views = [_random(length, seed + i) for i, length in enumerate(lengths)]
-    assert of_views(views) == of_bytes(_image(views))
+    assert of_views(views, lengths) == of_image(_image(views), lengths)
 
 
 @few
@@ -70,7 +79,5 @@ def test_a_lone_bit_in_another_row_is_noticed(byte: int) -> None:
 
 
 def test_nothing_has_a_sum() -> None:
-    """No views, and views without bytes, sum to 0; zeros of different lengths do not sum to the same."""
-    assert of_views([]) == of_views([torch.empty(0, dtype=torch.uint8)]) == 0
-    zeros = [of_bytes(torch.zeros(rows * ROW_BYTES, dtype=torch.uint8)) for rows in range(1, 50)]
-    assert len(set(zeros)) == len(zeros)
+    """No views, and views without bytes, sum to 0."""
+    assert of_views([], []) == of_bytes(torch.empty(0, dtype=torch.uint8)) == 0

@@ -16,7 +16,7 @@ import torch
 from . import crew
 from .accelerator import OutOfMemoryError
 from .batches import aligned, plan
-from .checksum import of_views
+from .checksum import of_image, of_views
 from .exchange import bytes_of
 from .find import no_user_code
 from .outcome import Cancelled, CopyDamaged
@@ -145,14 +145,13 @@ class Transfer:
                 self._sums[batch.offset] = _sum_on_device(batch, on_device)
             in_memory = batch.offset < self._in_memory
             image = self._host.slice(batch.offset, batch.nbytes) if in_memory else _scratch(batch)
-            on_host = _cut(image, batch)
-            _copy(on_host, on_device)
-            checksum = None if in_memory and not self._verify else of_views(on_host)
-            if checksum != self._sums.get(batch.offset, checksum):
+            on_host = _Image(image, batch)
+            _copy(on_host.stretches, on_device)
+            if self._verify and on_host.checksum() != self._sums[batch.offset]:
                 raise CopyDamaged(_DAMAGED_OUT, self._index(batch))
             if not in_memory:
-                self._spill.write(batch.offset - self._in_memory, image, checksum)
-        pace.step(sum(stretch.nbytes for stretch in batch.stretches))
+                self._spill.write(batch.offset - self._in_memory, image)
+        pace.step(sum(_lengths(batch)))
 
     def _in(self, batch, homes, pace):
         """One batch to the device, in one of the crew's threads."""
@@ -162,16 +161,32 @@ class Transfer:
                 image = self._host.slice(batch.offset, batch.nbytes)
             else:
                 image = self._spill.read(batch.offset - self._in_memory, batch.nbytes)
-            on_device, on_host = _stretches(batch, homes.__getitem__), _cut(image, batch)
-            _copy(on_device, on_host)
+            on_device, on_host = _stretches(batch, homes.__getitem__), _Image(image, batch)
+            _copy(on_device, on_host.stretches)
             checksum = self._sums.get(batch.offset)
             if checksum is not None and _sum_on_device(batch, on_device) != checksum:
-                intact = of_views(on_host) == checksum
+                intact = on_host.checksum() == checksum
                 raise CopyDamaged(_DAMAGED_BACK if intact else _DAMAGED_THERE, self._index(batch), intact)
-        pace.step(sum(stretch.nbytes for stretch in batch.stretches))
+        pace.step(sum(_lengths(batch)))
 
     def _index(self, batch):
         return self.parts[batch.stretches[0].part].index
+
+
+class _Image:
+    """A batch on the host: `stretches` are the uint8 views of what is in it."""
+
+    def __init__(self, image, batch):
+        self._image, self._lengths = image, _lengths(batch)
+        pieces = image.split([n for nbytes in self._lengths for n in (nbytes, aligned(nbytes) - nbytes)])
+        self.stretches, self._gaps = pieces[::2], pieces[1::2]
+
+    def checksum(self):
+        """What `_sum_on_device` gives for the same bytes."""
+        gaps = [gap for gap in self._gaps if len(gap)]
+        if gaps:
+            torch._foreach_zero_(gaps)
+        return of_image(self._image, self._lengths)
 
 
 def _sum_on_device(batch, views):
@@ -181,21 +196,19 @@ def _sum_on_device(batch, views):
     that comes and goes is noticed by that, too.
     """
     try:
-        return of_views(views)
+        return of_views(views, _lengths(batch))
     except OutOfMemoryError:
-        again = _cut(_scratch(batch), batch)
-        _copy(again, views)
-        return of_views(again)
+        again = _Image(_scratch(batch), batch)
+        _copy(again.stretches, views)
+        return again.checksum()
 
 
 def _scratch(batch):
     return torch.zeros(batch.nbytes, dtype=torch.uint8, device="cpu")
 
 
-def _cut(image, batch):
-    """The uint8 views of a batch's image on the host, one a stretch."""
-    lengths = [n for s in batch.stretches for n in (s.nbytes, aligned(s.nbytes) - s.nbytes)]
-    return image.split(lengths)[::2]
+def _lengths(batch):
+    return [stretch.nbytes for stretch in batch.stretches]
 
 
 def _stretches(batch, whole):
