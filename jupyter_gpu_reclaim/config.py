@@ -6,7 +6,7 @@ import math
 from datetime import timedelta
 from typing import Any
 
-from traitlets import Enum, Float, HasTraits, Int, List, Unicode
+from traitlets import Enum, Float, HasTraits, Int, List, Unicode, Union
 
 from jupyter_gpu_reclaim.core.model import Policy
 
@@ -112,6 +112,15 @@ class PolicyTraits(HasTraits):
         a `spill_dir` it has no effect.""",
     ).tag(config=True)
 
+    verify = Union(
+        [Enum(("always", "never")), Int(min=1)],
+        default_value="always",
+        help="""Whether checksums of all data, taken on the GPU, are held against the copy in host memory and against
+        what comes back. "always"; a number N: in the first N reclaims of each kernel; "never". A difference keeps the
+        data where it is whole, raises an alarm, and nothing more is reclaimed with that GPU, driver and framework
+        until an administrator clears the alarm. The default is "always".""",
+    ).tag(config=True)
+
     max_in_flight = Int(
         _DEFAULT.max_in_flight,
         min=1,
@@ -180,6 +189,11 @@ class PolicyTraits(HasTraits):
     def to_policy(self) -> Policy:
         """The policy these settings make. Each setting was validated when it was set (`TraitError`)."""
         return Policy(**{name: self._policy_value(name) for name in Policy.__dataclass_fields__})
+
+    @property
+    def verify_episodes(self) -> int | None:
+        """`verify` as a number of reclaims; None: all."""
+        return {"always": None, "never": 0}.get(self.verify, self.verify)
 
     def _policy_value(self, name: str) -> Any:
         if name == "spill_limit_bytes" and not self.spill_dir:

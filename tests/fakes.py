@@ -87,6 +87,7 @@ class FakeKernel:
             footprint_source="nvml",
             host_bytes=0 if self.on_gpu else sum(self.footprint.values()),
             mechanism=self.mechanism,
+            framework="torch 2.13.0",
             waiting=self.waiting,
         )
 
@@ -101,6 +102,8 @@ class World:
         self.host_bytes = host_bytes
         self.kernels: dict[str, FakeKernel] = {}
         self.gpus_problem: str | None = None
+        self.driver = "580"
+        self.damaging: set[str] = set()  # kernels whose copies come out wrong
         self.outside_pressure: dict[str, int] = {}
         self.calls: list[str] = []
         self.script: Callable[[str, str], asyncio.Event | Exception | None] = lambda call, when: None
@@ -157,6 +160,7 @@ class World:
             gpus_problem=self.gpus_problem,
             holdings=tuple(kernel.holding() for kernel in self.kernels.values()),
             host_available_bytes=self.host_available(),
+            driver=self.driver,
             outside_pressure=dict(self.outside_pressure),
         )
 
@@ -204,6 +208,8 @@ class FakeKernels:
             outcome = Refused(Reason.RUNNING)
         elif kernel.background_work:
             outcome = Refused(Reason.BACKGROUND_WORK, kernel.background_work[0])
+        elif kernel_id in world.damaging:
+            outcome = damaged(kernel)
         else:
             kernel.phase, kernel.phase_since = Phase.RECLAIMED, world.clock.now()
             outcome = self._done(kernel, freed=True)
@@ -221,6 +227,8 @@ class FakeKernels:
             outcome = Refused(Reason.ALREADY_RESIDENT)
         elif any(size > world.free(gpu) for gpu, size in kernel.footprint.items()):
             outcome = Failed("out of GPU memory", memory_intact=True, out_of_memory=True)
+        elif kernel_id in world.damaging:
+            outcome = damaged(kernel)
         else:
             kernel.phase, kernel.phase_since = Phase.RESIDENT, world.clock.now()
             if kernel.waiting:
@@ -245,6 +253,11 @@ class FakeKernels:
             freed_bytes=dict(kernel.footprint) if freed else {},
             needed_bytes=dict(kernel.footprint) if freed else {},
         )
+
+
+def damaged(kernel: FakeKernel) -> Failed:
+    """A copy of the kernel's first GPU had another checksum than the original, which is whole."""
+    return Failed("A checksum differs.", memory_intact=True, damaged_gpu=next(iter(kernel.footprint)))
 
 
 class FakeLog:

@@ -43,6 +43,12 @@ def test_without_a_folder_nothing_is_spilled():
     assert GpuReclaim(spill_limit_bytes=7).to_policy().spill_limit_bytes == 0
 
 
+@pytest.mark.parametrize(("verify", "episodes"), [("always", None), ("never", 0), (3, 3)])
+def test_what_is_verified_is_a_number_of_reclaims(verify, episodes):
+    """Always is all of them, never is none, and a number is itself."""
+    assert GpuReclaim(verify=verify).verify_episodes == episodes
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -57,6 +63,8 @@ def test_without_a_folder_nothing_is_spilled():
         ("max_in_flight", 0),
         ("tick_seconds", 0),
         ("harmless_modules", [1]),
+        ("verify", "sometimes"),
+        ("verify", 0),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(name, value):

@@ -8,8 +8,9 @@ import sys
 from .gate import Gate
 from .kernel_hooks import KernelHooks
 from .link import Link, start_thread
-from .moves import Moves, failed, offload_of_torch, refused
+from .moves import Moves, offload_of_torch
 from .protocol import RESIDENT
+from .replies import failed, refused
 from .reporter import Notes, Reporter
 from .torch_offload import SpillRoom
 from .watch import Watch
@@ -49,6 +50,8 @@ class Agent:
         self.watch.begin(self._kernel, welcome.get("harmless_modules", ()))
         self.moves.host_buffer_seconds = float(welcome["host_buffer_seconds"])
         self.moves.host_reserve_bytes = int(welcome["host_reserve_bytes"])
+        verify_episodes = welcome["verify_episodes"]
+        self.moves.verify_episodes = None if verify_episodes is None else int(verify_episodes)
         self.reporter.begin(float(welcome["sample_seconds"]), float(welcome["orphan_seconds"]))
 
     def _on_message(self, message):

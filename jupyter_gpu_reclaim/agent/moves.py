@@ -13,6 +13,7 @@ import time
 from . import torch_offload  # stdlib only; torch itself is imported by the user or not at all
 from .host_limits import host_limit
 from .protocol import RECLAIMED, RECLAIMING, RESIDENT, RESTORING
+from .replies import done, failed, refused, unexpected
 
 EXIT_ATTEMPTS = 3
 OTHER_FRAMEWORKS = ("jax", "tensorflow", "cupy")
@@ -41,6 +42,8 @@ class Moves:
         self._make_mechanism = make_mechanism
         self._exiting = False
         self.host_buffer_seconds, self.host_reserve_bytes = 60.0, 0  # until the server says its own
+        self.verify_episodes = None  # as many episodes are verified; None: all
+        self._episodes = 0
         self._pid = os.getpid()
         self.preparing = False  # host memory is being taken for a move that may come
         self.mechanism = None
@@ -62,7 +65,7 @@ class Moves:
     def do_without_mechanism(self, error):
         """The mechanism has turned out not to work here; it is made anew, and may work, when next looked for."""
         self.mechanism = None
-        self.unsupported = str(error) if isinstance(error, torch_offload.Unsupported) else _unexpected(error)
+        self.unsupported = str(error) if isinstance(error, torch_offload.Unsupported) else unexpected(error)
 
     # ---- suspend
 
@@ -126,7 +129,9 @@ class Moves:
         atexit.register(self.at_exit)
         started = time.monotonic()
         try:
-            details = self.mechanism.offload(self._is_unwanted, self._progress, limit.nbytes, spill_room)
+            details = self.mechanism.offload(
+                self._is_unwanted, self._progress, limit.nbytes, spill_room, self._is_to_be_verified()
+            )
         except torch_offload.OutOfHostMemory as error:
             return refused("host_memory", "{}{}".format(error, limit.because))
         except tuple(REFUSALS) as error:
@@ -136,11 +141,15 @@ class Moves:
             return failed(error)
         if details.problem:
             self._note("The GPU memory was not given back in full: {}".format(details.problem))
+        self._episodes += 1
         self.needed_bytes = dict(details.needed_bytes)
         self.spilled_bytes = details.spilled_bytes
         self.unmovable = dict(details.unmovable)
         self._gate.become(RECLAIMED)
-        return self._done(details, started)
+        return done(details, time.monotonic() - started)
+
+    def _is_to_be_verified(self):
+        return self.verify_episodes is None or self._episodes < self.verify_episodes
 
     def _is_unwanted(self):
         return bool(self._gate.waiting) or self._exiting
@@ -160,7 +169,7 @@ class Moves:
             return failed(error)
         self.needed_bytes, self.spilled_bytes = {}, 0
         self._gate.open()
-        reply = self._done(details, started)
+        reply = done(details, time.monotonic() - started)
         self._release_spare_host_memory()
         return reply
 
@@ -253,42 +262,9 @@ class Moves:
         self._log(sentence)
         os._exit(1)
 
-    # ---- replies
-
     def _progress(self, done_bytes, total_bytes):
         """Told by the mechanism, at most five times a second."""
         self._send({"op": "progress", "done_bytes": done_bytes, "total_bytes": total_bytes})
-
-    @staticmethod
-    def _done(details, started):
-        return {
-            "outcome": "done",
-            "moved_bytes": details.moved_bytes,
-            "freed_bytes": dict(getattr(details, "freed_bytes", None) or {}),
-            "needed_bytes": dict(getattr(details, "needed_bytes", None) or {}),
-            "unmovable": dict(getattr(details, "unmovable", None) or {}),
-            "spilled_bytes": getattr(details, "spilled_bytes", 0),
-            "took_seconds": time.monotonic() - started,
-        }
-
-
-def refused(reason, detail=""):
-    """Nothing was touched."""
-    return {"outcome": "refused", "reason": reason, "detail": detail}
-
-
-def failed(error):
-    """The state is the one before the move, and it can be tried again, unless the mechanism says otherwise."""
-    return {
-        "outcome": "failed",
-        "error": str(error) or _unexpected(error),
-        "memory_intact": bool(getattr(error, "memory_intact", True)),
-        "out_of_memory": isinstance(error, torch_offload.OutOfDeviceMemory),
-    }
-
-
-def _unexpected(error):
-    return "unexpected {}: {}".format(type(error).__name__, error)
 
 
 def _other_framework():

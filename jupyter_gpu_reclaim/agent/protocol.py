@@ -15,7 +15,7 @@ agent → server
     reply             re (the request's id), outcome + its keys (below), or status
 server → agent
     welcome           version, sample_seconds, orphan_seconds, host_buffer_seconds, host_reserve_bytes,
-                      harmless_modules (list of str)
+                      verify_episodes (null: all), harmless_modules (list of str)
     rejected          message                                                        then the server closes
     suspend           id, host_limit_bytes, spill_dir, spill_limit_bytes → reply outcome done | refused | failed; all
                       but the id may be left out: no limit, and no spilling to disk
@@ -28,7 +28,8 @@ server → agent
 reply, outcome "done":     moved_bytes, freed_bytes {uuid: bytes}, needed_bytes {uuid: bytes},
                            unmovable {reason: bytes}, spilled_bytes, took_seconds
 reply, outcome "refused":  reason (a core.model.Reason value), detail
-reply, outcome "failed":   error, memory_intact (bool), out_of_memory (bool)
+reply, outcome "failed":   error, memory_intact (bool), out_of_memory (bool), damaged_gpu (uuid of the GPU where a
+                           copy had another checksum than the original, or null)
 """
 
 import json
@@ -53,6 +54,7 @@ STATUS_KEYS = (
     "allocator_active",  # did the allocator's counters move in the last beat without user code? None: not known
     "gpus",  # {uuid: {"name", "index", "allocated_bytes", "reserved_bytes"}}; {} before torch touched a device
     "mechanism",  # "torch_offload", or None
+    "framework",  # whose memory the mechanism moves, with its version: "torch 2.13.0"; None without a mechanism
     "unsupported",  # a sentence when mechanism is None although torch (or another framework) is loaded
     "host_bytes",  # size of the host buffer held
     "needed_bytes",  # {uuid: bytes} to come back, while reclaimed

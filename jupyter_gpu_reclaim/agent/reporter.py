@@ -138,6 +138,7 @@ class Reporter:
             "allocator_active": self._allocator_active,
             "gpus": self._gpus,
             "mechanism": "torch_offload" if moves.mechanism else None,
+            "framework": moves.mechanism.framework if moves.mechanism else None,
             "unsupported": moves.unsupported,
             "host_bytes": self._host_bytes,
             "needed_bytes": moves.needed_bytes,

@@ -67,7 +67,7 @@ def _cannot_be_moved(holding: Holding, policy: Policy) -> Reason | None:
         return Reason.UNSUPPORTED
     if policy.mode == "off":
         return Reason.SWITCHED_OFF
-    return None
+    return None if holding.distrusted is None else Reason.DISTRUSTED
 
 
 def _at_work_or_unknown(holding: Holding) -> Reason | None:

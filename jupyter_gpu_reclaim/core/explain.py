@@ -24,6 +24,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.TOO_SMALL: "It holds too little GPU memory to be worth moving.",
         Reason.HOST_MEMORY: "Not enough host memory is known to be free for its data.",
         Reason.UNSUPPORTED: "What it holds on the GPU cannot be moved safely.",
+        Reason.DISTRUSTED: "A copy of GPU memory came out wrong here, so nothing is moved until that alarm is cleared.",
         Reason.UNMANAGED: "No agent runs in this kernel, so it is left alone.",
         Reason.IN_FLIGHT: "Its data is being moved.",
         Reason.TURN: "Other kernels are being moved first; this one comes after them.",
@@ -34,6 +35,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.SWITCHED_OFF: "Reclaiming is switched off.",
         Reason.DRY_RUN: "Dry run: it would have been moved to host memory, and nothing was moved.",
         Reason.LOG_UNAVAILABLE: "The log of reclaims cannot be read or written, so nothing is reclaimed until it can.",
+        Reason.COPY_DAMAGED: "A copy of GPU memory had another checksum than the original.",
         Reason.IDLE: "It has been idle for long.",
         Reason.PRESSURE: "GPU memory is short and it has been idle.",
         Reason.ADMISSION: "Somebody waits for room on the GPU and it has been idle.",
@@ -113,6 +115,8 @@ def _detail(reason: Reason, holding: Holding, policy: Policy, now: datetime) -> 
         return f"It holds {held}; less than {least} is not worth moving."
     if reason in (Reason.UNSUPPORTED, Reason.UNMANAGED):
         return holding.unsupported
+    if reason is Reason.DISTRUSTED:
+        return holding.distrusted
     if reason is Reason.HOST_MEMORY:
         return f"Not enough host memory is known to be free for its {human_bytes(holding.footprint_bytes)}."
     if reason is Reason.ALREADY_RECLAIMED:

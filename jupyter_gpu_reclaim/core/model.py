@@ -37,6 +37,8 @@ class Event(StrEnum):
     WAIT_ENDED = "wait_ended"  # a waiting cell was ended by restore_timeout; nothing lost
     PINNED = "pinned"
     UNPINNED = "unpinned"
+    ALARM_RAISED = "alarm_raised"  # a copy came out wrong: see `alarms.py`
+    ALARM_CLEARED = "alarm_cleared"
     KERNEL_GONE = "kernel_gone"
     LOST = "lost"
 
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     HOST_MEMORY = "host_memory"
     UNSUPPORTED = "unsupported"  # no mechanism for what it holds; `Holding.unsupported` says why
+    DISTRUSTED = "distrusted"  # an alarm stands; `Holding.distrusted` says which
     UNMANAGED = "unmanaged"  # no agent in this kernel; `Holding.unsupported` says why
     IN_FLIGHT = "in_flight"
     TURN = "turn"  # other moves are under way; this one comes after them
@@ -82,6 +85,7 @@ class Reason(StrEnum):
     KERNEL_ENDED = "kernel_ended"
     CANCELLED = "cancelled"  # user code arrived while the reclaim was under way
     LINK_LOST = "link_lost"
+    COPY_DAMAGED = "copy_damaged"  # a checksum did not agree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,9 @@ class Holding:
     )
     spilled_bytes: int = 0  # of what was moved, on disk
     mechanism: str | None = None  # None: nothing we have can move it
+    framework: str | None = None  # whose memory the mechanism moves, with its version: "torch 2.13.0"
     unsupported: str | None = None  # why mechanism is None, as a sentence
+    distrusted: str | None = None  # why the mechanism is not trusted on one of its GPUs, as a sentence
     managed: bool = False  # an agent speaks for this kernel
     pid: int | None = None  # of the process behind kernel_id, which a restart changes; None: unknown
     unmovable: Mapping[str, int] = field(default_factory=dict)  # reason → bytes left in place
@@ -159,6 +165,7 @@ class Snapshot:
     holdings: tuple[Holding, ...]
     host_available_bytes: int | None  # None: unknown, so no further host memory is taken
     gpus_problem: str | None = None
+    driver: str | None = None  # the driver's version
     outside_pressure: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -249,6 +256,7 @@ class Failed:
     error: str
     memory_intact: bool
     out_of_memory: bool = False
+    damaged_gpu: str | None = None  # where a copy from or to this GPU had another checksum than the original
 
 
 Outcome = Done | Refused | Failed
@@ -268,6 +276,8 @@ class Transition:
     label: str = ""
     owner: str = ""
     mechanism: str | None = None
+    framework: str | None = None
+    driver: str | None = None
     footprint: Mapping[str, int] = field(default_factory=dict)
     moved_bytes: int | None = None
     freed_bytes: Mapping[str, int] = field(default_factory=dict)

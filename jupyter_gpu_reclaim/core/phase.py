@@ -25,11 +25,13 @@ _MOVES = {
 }
 
 _NOTES = (Event.RECLAIM_PROPOSED, Event.WAIT_ENDED, Event.PINNED, Event.UNPINNED)
+_ALARMS = (Event.ALARM_RAISED, Event.ALARM_CLEARED)  # these outlive the kernel
 _ALIVE = tuple(phase for phase in Phase if phase not in (Phase.GONE, Phase.LOST))
 
 TRANSITIONS: Mapping[tuple[Phase, Event], Phase] = MappingProxyType(
     _MOVES
     | {(phase, note): phase for phase in _ALIVE for note in _NOTES}
+    | {(phase, alarm): phase for phase in Phase for alarm in _ALARMS}
     | {(phase, Event.LOST): Phase.LOST for phase in _ALIVE}
     | {(phase, Event.KERNEL_GONE): Phase.GONE for phase in (*_ALIVE, Phase.LOST)}
 )

@@ -44,6 +44,7 @@ class Reading:
     """One look at the machine's GPUs. A GPU that could not be read is in none of these, and named in `problem`."""
 
     gpus: tuple[Gpu, ...] | None  # None: nothing could be read
+    driver: str | None = None  # its version
     problem: str | None = None  # what is wrong and how to cure it, in plain sentences
     # Bytes by process by GPU. None: the driver does not say (containers, MIG). A GPU is absent if it lists none at all.
     processes: Mapping[str, Mapping[int, int | None]] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class Nvml:
         self._stale = False
         self._retry_at = float("-inf")
         self._problem: str | None = None
+        self._driver: str | None = None
         self._sampled_until: dict[str, int] = {}  # microseconds by UUID
 
     def read(self) -> Reading:
@@ -116,6 +118,7 @@ class Nvml:
         try:
             pynvml.nvmlInit()
             self._devices = []  # connected from here on: a failure below has to let go
+            self._driver = self._or_none(pynvml.nvmlSystemGetDriverVersion)
             self._devices = [_opened(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except NVMLError as error:
             self._problem = driver_problem(error.value, str(error))
@@ -152,6 +155,7 @@ class Nvml:
             problems.append(driver_problem(None, ""))
         return Reading(
             gpus=None if self._devices and not gpus else tuple(gpus),
+            driver=self._driver,
             problem=" ".join(dict.fromkeys(problems)) or None,
             processes=processes,
             busy=busy,
@@ -171,10 +175,10 @@ class Nvml:
             simulated=SIMULATED_BOARD in os.environ or device.name.startswith("Simulated"),
         )
 
-    def _or_none(self, ask: Callable[[Any], T], handle: Any) -> T | None:
+    def _or_none(self, ask: Callable[..., T], *of: Any) -> T | None:
         """The answer, or None: power and load are shown where they are known, and nothing hangs on them."""
         try:
-            return ask(handle)
+            return ask(*of)
         except NVMLError as error:
             self._stale |= error.value in STALE
             return None

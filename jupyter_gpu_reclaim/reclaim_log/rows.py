@@ -34,6 +34,8 @@ def to_row(transition: Transition) -> dict[str, Any]:
         "detail": transition.detail,
         "actor": transition.actor,
         "simulated": transition.simulated,
+        "framework": transition.framework,
+        "driver": transition.driver,
     }
 
 
@@ -64,4 +66,6 @@ def to_transition(row: Mapping[str, Any]) -> Transition:
         detail=row["detail"],
         actor=row["actor"],
         simulated=row["simulated"],
+        framework=row["framework"],
+        driver=row["driver"],
     )

@@ -90,6 +90,8 @@ transitions = Table(
     Column("detail", Storable, nullable=False),
     Column("actor", Storable, nullable=False),
     Column("simulated", Boolean, nullable=False),
+    Column("framework", String),
+    Column("driver", String),
     # Each filter's first page is read off one index, newest first, without sorting. `event` rides along so that a
     # filter on rare events is answered from the index too, without touching the rows in between.
     Index("reclaim_transitions_newest", "at", "sequence", "event"),

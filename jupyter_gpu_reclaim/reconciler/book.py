@@ -44,6 +44,7 @@ class Book:
         """Bring the memory up to what a look has found, with a row for whatever the agents know better."""
         self._looked_at = now = snapshot.taken_at
         self._moves.simulated_gpus = frozenset(gpu.uuid for gpu in snapshot.gpus or () if gpu.simulated)
+        self._moves.driver = snapshot.driver or self._moves.driver
         present = {holding.kernel_id for holding in snapshot.holdings}
         for kernel_id in self._memory.keys() - present:
             self._bury(self._memory.pop(kernel_id), "The kernel ended.")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from jupyter_gpu_reclaim.core.alarms import laid_over
 from jupyter_gpu_reclaim.core.model import (
     Decision,
     Event,
@@ -23,12 +24,13 @@ from jupyter_gpu_reclaim.core.model import (
 from jupyter_gpu_reclaim.core.policy import decide
 from jupyter_gpu_reclaim.core.pressure import track_pressure
 from jupyter_gpu_reclaim.ports import Clock, KernelControl, Observer, ReclaimLog
+from jupyter_gpu_reclaim.reconciler.alarms import Alarms
 from jupyter_gpu_reclaim.reconciler.book import Book
 from jupyter_gpu_reclaim.reconciler.journal import RECORD_PATIENCE_SECONDS, Journal
 from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
 from jupyter_gpu_reclaim.reconciler.moves import Moves
 from jupyter_gpu_reclaim.reconciler.status import Status, status_of
-from jupyter_gpu_reclaim.reconciler.wishes import NotObserved, UnknownKernel, Wish, Wishes, check_pin
+from jupyter_gpu_reclaim.reconciler.wishes import NotObserved, Wish, Wishes, check_pin
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,8 @@ class Reconciler:
         self._observer = observer
         self._clock = clock
         self._tick_seconds = tick_seconds
-        self._journal = Journal(log, lambda row: self._rows.append(row))
+        self._alarms = Alarms(log)
+        self._journal = Journal(log, self._on_row)
         self._moves = Moves(kernels, self._journal, clock, self.wake)
         self._wishes = Wishes()
         self._book = Book(log, self._moves)
@@ -123,6 +126,11 @@ class Reconciler:
         self._unpin(self._book.known(kernel_id), actor, "")
         self.wake()
 
+    async def clear_alarm(self, alarm_id: str, actor: str) -> None:
+        """Trust again what the alarm is about. Raises `UnknownAlarm`."""
+        self._moves.clear(self._alarms.known(alarm_id), actor)
+        self.wake()
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -167,10 +175,12 @@ class Reconciler:
             snapshot = await self._look()
             try:
                 if snapshot is not None:
+                    await self._alarms.recall()
                     await self._book.take_in(snapshot)
                     self._decide_and_act(snapshot, wishes)
             finally:
-                self._refuse_unanswered(wishes)
+                why = self._look_problem or "The kernels could not be judged; the server's log says why."
+                self._wishes.refuse_unanswered(wishes, why)
             self._tell()
 
     # -- observe ----------------------------------------------------------------------------------------------------
@@ -191,33 +201,30 @@ class Reconciler:
         self._look_problem = None
         return snapshot
 
-    def _refuse_unanswered(self, wishes: Mapping[str, Wish]) -> None:
-        """After a look or a tick that failed nobody is left waiting. (Wishes that were answered have no one asking.)"""
-        why = self._look_problem or "The kernels could not be judged; the server's log says why."
-        for kernel_id, wish in wishes.items():
-            if wish.asking:
-                self._wishes.drop(kernel_id, wish)
-                wish.refuse(NotObserved(f"{why} Nothing was changed; try again."))
-
     # -- decide and act ---------------------------------------------------------------------------------------------
 
     def _decide_and_act(self, seen: Snapshot, wishes: Mapping[str, Wish]) -> None:
-        snapshot = self._book.overlaid(seen, wishes)
+        snapshot = laid_over(self._book.overlaid(seen, wishes), self._alarms.standing)
         self._short_since = track_pressure(snapshot, self.policy, self._short_since)
         decided = decide(snapshot, self.policy, self._short_since)
         decisions = {decision.kernel_id: self._writable(decision) for decision in decided}
         self._status = status_of(
-            self.policy, snapshot, decisions, self._short_since, self._problems(snapshot)
+            self.policy,
+            snapshot,
+            decisions,
+            self._short_since,
+            self._problems(snapshot),
+            self._alarms.standing,
         )
         for kernel_id, wish in wishes.items():
-            self._answer(kernel_id, wish, decisions.get(kernel_id))
+            self._wishes.answer(kernel_id, wish, decisions.get(kernel_id), self.policy)
         for decision in decisions.values():
             self._act(decision, wishes.get(decision.kernel_id), snapshot.taken_at)
 
     def _writable(self, decision: Decision) -> Decision:
         if isinstance(decision, Reclaim):
             memory = self._book[decision.kernel_id]
-            if self._journal.problem is not None or not memory.recalled:
+            if self._journal.problem is not None or not memory.recalled or not self._alarms.recalled:
                 return Keep(decision.kernel_id, Reason.LOG_UNAVAILABLE)
         return decision
 
@@ -227,7 +234,7 @@ class Reconciler:
         if isinstance(decision, Restore):
             self._moves.restore(memory, decision.reason, self.policy, actor)
         elif isinstance(decision, Reclaim) and self.policy.mode == "dry_run":
-            self._propose(memory, decision)
+            self._moves.propose(memory, decision)
         elif isinstance(decision, Reclaim):
             if decision.reason is Reason.REQUESTED and memory.pinned_until is not None:
                 self._unpin(memory, actor, "Ended by the request to reclaim.")
@@ -235,29 +242,12 @@ class Reconciler:
         elif isinstance(decision, Wait):
             self._end_wait_if_due(memory, wish, now)
 
-    def _propose(self, memory: KernelMemory, decision: Reclaim) -> None:
-        spell = memory.holding.last_active_at
-        if memory.proposed_for != spell:
-            memory.proposed_for = spell
-            self._moves.note(memory, Event.RECLAIM_PROPOSED, reason=decision.reason, episode_id=None)
-
     def _end_wait_if_due(self, memory: KernelMemory, wish: Wish | None, now: datetime) -> None:
         limit = self.policy.restore_timeout
         if limit and wish is not None and now - wish.at >= limit:
             self._wishes.drop(memory.kernel_id, wish)
         if limit and memory.waiting_since is not None and now - memory.waiting_since >= limit:
             self._moves.end_wait(memory, self.policy)
-
-    def _answer(self, kernel_id: str, wish: Wish, decision: Decision | None) -> None:
-        if decision is None:
-            self._wishes.drop(kernel_id, wish)
-            wish.refuse(UnknownKernel(f"There is no kernel {kernel_id}."))
-            return
-        if isinstance(decision, Reclaim) and self.policy.mode == "dry_run":
-            decision = Keep(kernel_id, Reason.DRY_RUN)
-        if not wish.lives_on(decision):
-            self._wishes.drop(kernel_id, wish)
-        wish.answer(decision)
 
     def _unpin(self, memory: KernelMemory, actor: str, detail: str) -> None:
         if memory.pinned_until is not None:
@@ -268,7 +258,14 @@ class Reconciler:
 
     def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
         seen = None if snapshot is None else snapshot.gpus_problem
-        return tuple(problem for problem in (self._look_problem, seen, self._journal.complaint()) if problem)
+        found = (self._look_problem, seen, self._journal.complaint())
+        return tuple(problem for problem in found if problem) + tuple(
+            a.sentence for a in self._alarms.standing
+        )
+
+    def _on_row(self, row: Transition) -> None:
+        self._rows.append(row)
+        self._alarms.take(row)
 
     def _tell(self) -> None:
         rows, self._rows = tuple(self._rows), []

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from jupyter_gpu_reclaim.core.alarms import Alarm
 from jupyter_gpu_reclaim.core.explain import human_bytes, human_span
 from jupyter_gpu_reclaim.core.model import (
     Done,
@@ -47,6 +48,7 @@ class Moves:
         self._tasks: dict[asyncio.Task, str] = {}
         self._last_row_at: datetime | None = None
         self.simulated_gpus: frozenset[str] = frozenset()
+        self.driver: str | None = None  # its version, as it was last seen
 
     # -- rows -------------------------------------------------------------------------------------------------------
 
@@ -55,10 +57,7 @@ class Moves:
 
         No two rows are of one instant, so that their order can always be told from them.
         """
-        now = self._clock.now()
-        if self._last_row_at is not None and now <= self._last_row_at:
-            now = self._last_row_at + timedelta(microseconds=1)
-        self._last_row_at = now
+        now = self._next_instant()
         after = advance(memory.phase, event)
         if after is not memory.phase:
             came_to_nothing = event in (Event.RECLAIM_REFUSED, Event.RECLAIM_FAILED)
@@ -69,6 +68,8 @@ class Moves:
         row = {
             "footprint": dict(memory.needed if away and memory.needed else seen.footprint),
             "mechanism": seen.mechanism,
+            "framework": seen.framework,
+            "driver": self.driver,
             "episode_id": memory.episode_id,
             "simulated": any(uuid in self.simulated_gpus for uuid in (*seen.footprint, *memory.needed)),
         }
@@ -82,6 +83,31 @@ class Moves:
             owner=seen.owner,
             **(row | facts),
         )
+
+    def _next_instant(self) -> datetime:
+        now = self._clock.now()
+        if self._last_row_at is not None and now <= self._last_row_at:
+            now = self._last_row_at + timedelta(microseconds=1)
+        self._last_row_at = now
+        return now
+
+    def clear(self, alarm: Alarm, actor: str) -> None:
+        """Write down that `actor` trusts again what the alarm is about, whose kernel may be long gone."""
+        cleared = Transition(
+            id=str(uuid4()),
+            at=self._next_instant(),
+            kernel_id=alarm.kernel_id,
+            event=Event.ALARM_CLEARED,
+            phase=alarm.phase,
+            label=alarm.label,
+            mechanism=alarm.mechanism,
+            framework=alarm.framework,
+            driver=alarm.driver,
+            footprint={alarm.gpu: 0},
+            detail=f"Alarm {alarm.id} was cleared.",
+            actor=actor,
+        )
+        self._journal.note(cleared)
 
     def note(self, memory: KernelMemory, event: Event, **facts: object) -> None:
         """`happened()`, written as soon as the log can."""
@@ -104,6 +130,13 @@ class Moves:
             return await self._kernels.suspend(memory.kernel_id, host_bytes, decision.spill_bytes)
 
         self._start(memory, self._move(memory, act, policy, _RECLAIM_EVENTS), "reclaim")
+
+    def propose(self, memory: KernelMemory, decision: Reclaim) -> None:
+        """In a dry run: write down, once an idle spell, what would have been reclaimed."""
+        spell = memory.holding.last_active_at
+        if memory.proposed_for != spell:
+            memory.proposed_for = spell
+            self.note(memory, Event.RECLAIM_PROPOSED, reason=decision.reason, episode_id=None)
 
     def restore(self, memory: KernelMemory, reason: Reason, policy: Policy, actor: str = "") -> None:
         """Begin to bring the kernel's bytes back. The log is told first, but cannot hold this up for long."""
@@ -174,6 +207,15 @@ class Moves:
             memory.rest(outcome, was, policy, self._clock.now())
         self._done()
         await self._journal.record(row)
+        if isinstance(outcome, Failed) and outcome.damaged_gpu is not None:
+            of_gpu = {outcome.damaged_gpu: row.footprint.get(outcome.damaged_gpu, 0)}
+            self.note(
+                memory,
+                Event.ALARM_RAISED,
+                reason=Reason.COPY_DAMAGED,
+                footprint=of_gpu,
+                detail=outcome.error,
+            )
 
     def _conclude(
         self, memory: KernelMemory, outcome: Outcome, events: tuple[Event, Event, Event]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from jupyter_gpu_reclaim.core.alarms import Alarm
 from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
 from jupyter_gpu_reclaim.core.explain import explain
 from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot
@@ -24,6 +25,7 @@ class Status:
     explanations: Mapping[str, str] = field(default_factory=dict)
     due_at: Mapping[str, datetime | None] = field(default_factory=dict)  # see `reclaim_due_at`
     short_since: Mapping[str, datetime] = field(default_factory=dict)  # GPUs short of headroom
+    alarms: tuple[Alarm, ...] = ()  # that stand; each is also among the problems
     problems: tuple[str, ...] = ()  # what does not work at the moment, as sentences
 
 
@@ -33,6 +35,7 @@ def status_of(
     decisions: Mapping[str, Decision],
     short_since: Mapping[str, datetime],
     problems: tuple[str, ...],
+    alarms: tuple[Alarm, ...],
 ) -> Status:
     """The status after a round of decisions, with a sentence for each."""
     holdings = {holding.kernel_id: holding for holding in snapshot.holdings}
@@ -47,4 +50,5 @@ def status_of(
         due_at={name: reclaim_due_at(holding, policy) for name, holding in holdings.items()},
         short_since=dict(short_since),
         problems=problems,
+        alarms=alarms,
     )

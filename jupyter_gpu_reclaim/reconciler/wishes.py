@@ -86,6 +86,25 @@ class Wishes:
         if self._by_kernel.get(kernel_id) is wish:
             del self._by_kernel[kernel_id]
 
+    def answer(self, kernel_id: str, wish: Wish, decision: Decision | None, policy: Policy) -> None:
+        """Tell who asked what this tick decided; None: there is no such kernel. In a dry run nothing is reclaimed."""
+        if decision is None:
+            self.drop(kernel_id, wish)
+            wish.refuse(UnknownKernel(f"There is no kernel {kernel_id}."))
+            return
+        if isinstance(decision, Reclaim) and policy.mode == "dry_run":
+            decision = Keep(kernel_id, Reason.DRY_RUN)
+        if not wish.lives_on(decision):
+            self.drop(kernel_id, wish)
+        wish.answer(decision)
+
+    def refuse_unanswered(self, wishes: Mapping[str, Wish], why: str) -> None:
+        """After a look or a tick that failed nobody is left waiting. (Wishes that were answered have no one asking.)"""
+        for kernel_id, wish in wishes.items():
+            if wish.asking:
+                self.drop(kernel_id, wish)
+                wish.refuse(NotObserved(f"{why} Nothing was changed; try again."))
+
     def refuse_all(self, error: Exception) -> None:
         """No tick will answer: tell everybody who asked, and forget the wishes."""
         for wish in self._by_kernel.values():

@@ -26,6 +26,7 @@ class AgentStatus:
     allocated_bytes: Mapping[str, int] = field(default_factory=dict)
     reserved_bytes: Mapping[str, int] = field(default_factory=dict)
     mechanism: str | None = None
+    framework: str | None = None
     unsupported: str | None = None
     host_bytes: int = 0
     spilled_bytes: int = 0
@@ -55,6 +56,7 @@ def parse_status(message: Mapping[str, Any]) -> AgentStatus:
         allocated_bytes={uuid: count(_mapping(gpu).get("allocated_bytes", 0)) for uuid, gpu in gpus.items()},
         reserved_bytes={uuid: count(_mapping(gpu).get("reserved_bytes", 0)) for uuid, gpu in gpus.items()},
         mechanism=_text(message.get("mechanism")),
+        framework=_text(message.get("framework")),
         unsupported=_text(message.get("unsupported")),
         host_bytes=count(message.get("host_bytes", 0)),
         spilled_bytes=count(message.get("spilled_bytes", 0)),

@@ -115,6 +115,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             "orphan_seconds": self.orphan_seconds,
             "host_buffer_seconds": self.host_buffer_seconds,
             "host_reserve_bytes": self.host_reserve_bytes,
+            "verify_episodes": self.verify_episodes,
             "harmless_modules": list(self.harmless_modules),
         }
 

@@ -17,10 +17,18 @@ from jupyter_gpu_reclaim.core.explain import SENTENCES
 from jupyter_gpu_reclaim.core.model import Decision, Event, Keep, Reason, Reclaim, Restore, Wait
 from jupyter_gpu_reclaim.core.wire import WireError, from_json, to_json
 from jupyter_gpu_reclaim.ports import BadCursor, LogUnavailable
-from jupyter_gpu_reclaim.reconciler import InvalidPin, NotObserved, Reconciler, Status, UnknownKernel
+from jupyter_gpu_reclaim.reconciler import (
+    InvalidPin,
+    NotObserved,
+    Reconciler,
+    Status,
+    UnknownAlarm,
+    UnknownKernel,
+)
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 
 STATUS, KERNELS, LOG = "gpu_reclaim:status", "gpu_reclaim:kernels", "gpu_reclaim:log"
+ALARMS = "gpu_reclaim:alarms"  # a resource of its own, so that an authorizer can keep it for administrators
 MOST_ROWS = 1000
 SILENT = AgentStatus()
 
@@ -37,6 +45,7 @@ PROBLEMS: dict[type[Exception], tuple[HTTPStatus, str]] = {
     WireError: (HTTPStatus.BAD_REQUEST, "bad_request"),
     BadCursor: (HTTPStatus.BAD_REQUEST, "bad_cursor"),
     InvalidPin: (HTTPStatus.BAD_REQUEST, "invalid_pin"),
+    UnknownAlarm: (HTTPStatus.NOT_FOUND, "unknown_alarm"),
     UnknownKernel: (HTTPStatus.NOT_FOUND, "unknown_kernel"),
     NotObserved: (HTTPStatus.SERVICE_UNAVAILABLE, "not_observed"),
     LogUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "log_unavailable"),
@@ -153,6 +162,19 @@ class PinHandler(Handler):
         self.finish()
 
 
+class AlarmHandler(Handler):
+    """An alarm: what it is about is not trusted, and nothing is reclaimed with it, until somebody clears it."""
+
+    @tornado.web.authenticated
+    @authorized("write", ALARMS)
+    @with_problems
+    async def delete(self, alarm_id: str) -> None:
+        """DELETE alarms/{id}."""
+        await self.reconciler.clear_alarm(alarm_id, self.actor)
+        self.set_status(HTTPStatus.NO_CONTENT)
+        self.finish()
+
+
 class LogHandler(Handler):
     """The log of transitions, newest first."""
 
@@ -194,6 +216,7 @@ def status_body(status: Status, agents: Mapping[str, AgentStatus]) -> dict[str, 
     return {
         **seen,
         "problems": to_json(status.problems),
+        "alarms": to_json(status.alarms),
         "short_since": to_json(status.short_since),
         "policy": to_json(status.policy),
         "kernels": [
@@ -235,5 +258,6 @@ ROUTES = [
     (KERNEL + "/reclaim", ReclaimHandler),
     (KERNEL + "/restore", RestoreHandler),
     (KERNEL + "/pin", PinHandler),
+    (r"/gpu-reclaim/api/alarms/(?P<alarm_id>[\w-]+)", AlarmHandler),
     (r"/gpu-reclaim/api/log", LogHandler),
 ]

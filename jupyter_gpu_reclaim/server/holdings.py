@@ -96,6 +96,7 @@ def managed_holding(
         host_bytes=status.host_bytes,
         spilled_bytes=status.spilled_bytes,
         mechanism=mechanism,
+        framework=status.framework,
         unsupported=unsupported,
         unmovable=status.unmovable,
         waiting=status.waiting,

@@ -104,9 +104,16 @@ def outcome_of(reply: Mapping[str, Any]) -> Outcome:
                 str(reply.get("error") or "no reason given"),
                 memory_intact=reply.get("memory_intact") is True,
                 out_of_memory=reply.get("out_of_memory") is True,
+                damaged_gpu=_gpu(reply.get("damaged_gpu")),
             )
         case other:
             raise ValueError(f"outcome {other!r:.80}")
+
+
+def _gpu(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"no GPU's UUID: {value!r:.80}")
+    return value
 
 
 def _seconds(value: object) -> timedelta:

@@ -84,6 +84,7 @@ class ServerObserver:
             taken_at=now,
             gpus=hardware.reading.gpus,
             gpus_problem=hardware.reading.problem,
+            driver=hardware.reading.driver,
             host_available_bytes=hardware.host_available_bytes,
             holdings=tuple(self._holding(kernel, seen[kernel.kernel_id], now) for kernel in kernels),
         )

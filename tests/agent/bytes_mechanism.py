@@ -30,6 +30,7 @@ class Bytes:
 class BytesMechanism:
     """Holds everything in lists, and fails on demand: `fails` maps a move to how often and with what it fails."""
 
+    framework = "bytes 1"
     offloaded = False
     host_bytes = 0
 
@@ -49,7 +50,7 @@ class BytesMechanism:
         """Changes whenever a test says so."""
         return self.activity
 
-    def offload(self, cancelled, progress, host_limit_bytes=None, spill_room=None):
+    def offload(self, cancelled, progress, host_limit_bytes=None, spill_room=None, verify=True):
         """Mark everything as away."""
         total = sum(len(tensor._text) for tensor in self.tensors)
         if not total:

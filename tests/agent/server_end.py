@@ -27,6 +27,7 @@ class ServerEnd:
             "orphan_seconds": orphan_seconds,
             "host_buffer_seconds": 0.0,
             "host_reserve_bytes": 0,
+            "verify_episodes": None,
             "harmless_modules": [],
         }
         self.rejects = False

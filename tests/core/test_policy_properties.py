@@ -79,6 +79,7 @@ def test_nothing_in_use_or_unknown_is_ever_reclaimed(snapshot: Snapshot, policy,
         assert holding.last_active_at is not None
         assert holding.managed
         assert holding.mechanism is not None
+        assert holding.distrusted is None
         assert holding.footprint_bytes > 0
         assert snapshot.gpus is not None
         assert set(holding.footprint) <= {gpu.uuid for gpu in snapshot.gpus}

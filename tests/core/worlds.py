@@ -70,6 +70,7 @@ def holdings(draw: st.DrawFn, kernel_id: str, uuids: list[str]) -> Holding:
         label=kernel_id,
         managed=often(True, False),
         mechanism=often("torch_offload", None),
+        distrusted=often(None, "An alarm stands."),
         running_since=often(None, NOW),
         background_work=often((), None, ("a thread",)),
         gpu_busy=often(False, None, True),

@@ -21,6 +21,7 @@ WELCOME = {
     "orphan_seconds": 5.0,
     "host_buffer_seconds": 60.0,
     "host_reserve_bytes": 0,
+    "verify_episodes": None,
     "harmless_modules": ["mine"],
 }
 LOG = logging.LoggerAdapter(logging.getLogger("links"))

@@ -60,11 +60,16 @@ class RunningServer:
         (folder / "kernel.json").write_text(json.dumps(spec))
         return name
 
-    async def call(self, method: str, path: str, body: Any = None, kernel_id: str = "") -> tuple[int, Any]:
+    async def call(
+        self, method: str, path: str, body: Any = None, kernel_id: str = "", alarm_id: str = ""
+    ) -> tuple[int, Any]:
         """One call of our API: (code, body), the body held to `openapi.yaml`."""
         codes: list[int] = []
         reply = await self.jupyter.request(
-            method, "/gpu-reclaim/api" + path.format(kernel_id=kernel_id), body, accept=AnyCode(codes)
+            method,
+            "/gpu-reclaim/api" + path.format(kernel_id=kernel_id, alarm_id=alarm_id),
+            body,
+            accept=AnyCode(codes),
         )
         code = codes[0] if codes else {"POST": 202, "DELETE": 204}.get(method, 200)
         check_reply(method, path, code, reply)

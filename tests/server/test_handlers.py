@@ -32,6 +32,7 @@ CALLS = [
     ("POST", "/kernels/{kernel_id}/restore", {}),
     ("PUT", "/kernels/{kernel_id}/pin", {"seconds": 60}),
     ("DELETE", "/kernels/{kernel_id}/pin", None),
+    ("DELETE", "/alarms/{alarm_id}", None),
     ("GET", "/log", None),
 ]
 
@@ -81,7 +82,7 @@ def call(jp_fetch: Any) -> Call:
     async def call(
         method: str, path: str, body: Any = None, params: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        where = f"gpu-reclaim/api{path.format(kernel_id=NOBODY)}"
+        where = f"gpu-reclaim/api{path.format(kernel_id=NOBODY, alarm_id=NOBODY)}"
         payload = None if body is None else body if isinstance(body, str) else json.dumps(body)
         try:
             reply = await jp_fetch(
@@ -129,7 +130,7 @@ async def test_nobody_gets_in_without_a_token(
     extension: GpuReclaim, http_server_client: Any, jp_base_url: str, method: str, path: str, body: Any
 ) -> None:
     """Every call without authentication is answered 403."""
-    url = f"{jp_base_url}gpu-reclaim/api{path.format(kernel_id=NOBODY)}"
+    url = f"{jp_base_url}gpu-reclaim/api{path.format(kernel_id=NOBODY, alarm_id=NOBODY)}"
     with pytest.raises(HTTPClientError) as refused:
         await http_server_client.fetch(
             url, method=method, body=json.dumps(body), allow_nonstandard_methods=True
@@ -146,12 +147,13 @@ async def test_each_call_asks_for_its_own_permission(extension: GpuReclaim, call
     assert ours == {
         ("read", "gpu_reclaim:status"),
         ("write", "gpu_reclaim:kernels"),
+        ("write", "gpu_reclaim:alarms"),
         ("read", "gpu_reclaim:log"),
     }
     Judge.refused = {("write", "gpu_reclaim:kernels")}
     codes = {(method, path): (await call(method, path, body))[0] for method, path, body in CALLS}
     assert {key for key, code in codes.items() if code == 403} == {
-        (method, path) for method, path, _ in CALLS if method != "GET"
+        (method, path) for method, path, _ in CALLS if "kernel_id" in path
     }
 
 

@@ -84,6 +84,11 @@ class TorchOffload:
         self._lock = threading.Lock()
 
     @property
+    def framework(self):
+        """Whose memory this moves, with its version."""
+        return "torch " + str(sys.modules["torch"].__version__)
+
+    @property
     def offloaded(self):
         """Whether bytes are on the host now."""
         return self._engine.moved is not None
