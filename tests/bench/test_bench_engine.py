@@ -11,7 +11,8 @@ from jupyter_gpu_reclaim.bench import Refused, engine
 TINY = {"layers": 4, "width": 256}
 ROWS: tuple[engine.Row, ...] = (
     ("copies", {"count": 50, "nbytes": 40_000, "rounds": 2, "out_at_least": 0.5, "back_at_least": 0.5}),
-    ("whole", {**TINY, "rounds": 2}),
+    ("verify", {"count": 50, "nbytes": 40_000, "rounds": 2}),
+    ("whole", {**TINY, "rounds": 2, "verify": True}),
     ("by_hand", {**TINY, "rounds": 2}),
     ("file", {**TINY, "rounds": 2}),
     ("small", {"count": 200, "nbytes": 4000, "rounds": 2}),
@@ -31,7 +32,7 @@ def test_every_row_gives_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         assert figure.value is not None
         assert math.isfinite(figure.value)
         assert figure.low <= figure.value <= figure.high
-    assert len(figures) == 15
+    assert len(figures) == 18
     ours, *by_hand = figures[-3:]
     assert (ours.value, ours.holds) == (12, True)
     assert [figure.value for figure in by_hand] == [0, 0]

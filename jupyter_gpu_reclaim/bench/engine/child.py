@@ -24,6 +24,7 @@ from jupyter_gpu_reclaim.bench.engine.rig import Rig
 
 ROWS = {
     "copies": copies.figures,
+    "verify": copies.verified,
     "whole": cycles.whole,
     "by_hand": cycles.against_by_hand,
     "file": cycles.against_file,

@@ -40,3 +40,21 @@ def figures(
     yield proof.figure(f"offload copy ÷ memcpy, {what}", "×", out, at_least=out_at_least)
     yield proof.figure(f"restore copy ÷ memcpy, {what}", "×", back, at_least=back_at_least)
     yield proof.figure(f"the memcpy beside them, {memcpy.threads} threads", "GB/s", rates)
+
+
+def verified(rig: Rig, count: int, nbytes: int, rounds: int) -> Iterator[Figure]:
+    """The time of a copy with its checksums ÷ the time of the copy alone, in turn. 1 would be: they cost nothing."""
+    tensors = words(rig, count, nbytes)
+    witness = Witness(lambda: tensors)
+    rig.cycle()
+    out, back = [], []
+    for _ in range(rounds):
+        witness.stir()
+        plain_out, plain_back = rig.offload().copy_seconds, rig.onload().copy_seconds
+        witness.stir()
+        out.append(rig.offload(verify=True).copy_seconds / plain_out)
+        back.append(rig.onload().copy_seconds / plain_back)
+    proof = witness.proof()
+    what = f"{count:,} tensors of {nbytes / 1e6:g} MB"
+    yield proof.figure(f"offload copy with checksums ÷ without, {what}", "×", out)
+    yield proof.figure(f"restore copy with checksums ÷ without, {what}", "×", back)

@@ -53,9 +53,9 @@ class Rig:
         self.module.synchronize()
         return time.perf_counter() - began
 
-    def offload(self) -> Way:
+    def offload(self, verify: bool = False) -> Way:
         """Out, until the mechanism says so. Every movable byte must have moved."""
-        offloaded, seconds = self._watched(self.mechanism.offload)
+        offloaded, seconds = self._watched(lambda: self.mechanism.offload(verify=verify))
         if offloaded.unmovable or offloaded.problem:
             raise Refused(f"not all was moved: {offloaded.unmovable} {offloaded.problem or ''}")
         return _way(offloaded, seconds)
