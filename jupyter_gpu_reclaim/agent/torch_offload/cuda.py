@@ -91,3 +91,20 @@ def page_lock(address, nbytes):
 def page_unlock(address):
     """Undoes `page_lock`; to be called before the memory is given back."""
     torch.cuda.cudart().cudaHostUnregister(address)
+
+
+def has_streams():
+    """Whether this torch has what `side_stream` and `copy_on` need."""
+    return hasattr(torch.cuda, "Stream") and hasattr(torch.cuda, "stream")
+
+
+def side_stream(device):
+    """A stream beside the one that everything else runs on."""
+    return torch.cuda.Stream(device)
+
+
+def copy_on(stream, targets, sources):
+    """Copies on that stream, between its device and page-locked memory; returns when every byte is there."""
+    with torch.cuda.stream(stream):
+        torch._foreach_copy_(targets, sources, non_blocking=True)
+    stream.synchronize()

@@ -29,6 +29,11 @@ class HostBuffer:
         self._page_locked = page_locked
         self._locked = False
 
+    @property
+    def is_page_locked(self):
+        """Whether the GPU copies from and to it by itself."""
+        return self._locked
+
     def reserve(self, nbytes, limit_bytes=None):
         """Makes room for `nbytes`. The old contents are lost when it has to grow.
 

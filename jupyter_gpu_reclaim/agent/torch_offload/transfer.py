@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from . import crew
+from . import crew, staging
 from .accelerator import OutOfMemoryError
 from .batches import aligned, plan
 from .checksum import of_image, of_views
@@ -99,8 +99,7 @@ class Transfer:
         Raises CopyDamaged.
         """
         self.synchronize()  # what the user's streams still do must be in the bytes
-        crew.each(lambda batch: self._out(batch, pace), self._batches, crew.size())
-        self.synchronize()
+        self._each_batch(lambda batch, copier: self._out(batch, copier, pace))
         if self._spill is not None:
             self._spill.settle()
         pace.check()
@@ -115,8 +114,8 @@ class Transfer:
 
     def copy_in(self, homes, pace):
         """Fills the homes from the host buffer. Raises CopyDamaged."""
-        crew.each(lambda batch: self._in(batch, homes, pace), self._batches, crew.size())
-        self.synchronize()
+        self.synchronize()  # the homes may be memory that something was still at work on
+        self._each_batch(lambda batch, copier: self._in(batch, copier, homes, pace))
 
     def move_in(self, homes):
         """Gives every part its filled home: from here on the bytes are on the device again."""
@@ -136,7 +135,16 @@ class Transfer:
         if self._spill is not None:
             self._spill.close()
 
-    def _out(self, batch, pace):
+    def _each_batch(self, act):
+        """`act(batch, copier)` for every batch, in the crew's threads; the devices are done with it when it returns."""
+        copier = staging.best(self._accelerator, self._host)
+        try:
+            crew.each(lambda batch: act(batch, copier), self._batches, crew.size())
+            self.synchronize()
+        finally:
+            copier.close()
+
+    def _out(self, batch, copier, pace):
         """One batch to the host, in one of the crew's threads."""
         pace.check()
         with no_user_code():
@@ -146,14 +154,14 @@ class Transfer:
             in_memory = batch.offset < self._in_memory
             image = self._host.slice(batch.offset, batch.nbytes) if in_memory else _scratch(batch)
             on_host = _Image(image, batch)
-            _copy(on_host.stretches, on_device)
+            copier.to_host(on_host.stretches, on_device)
             if self._verify and on_host.checksum() != self._sums[batch.offset]:
                 raise CopyDamaged(_DAMAGED_OUT, self._index(batch))
             if not in_memory:
                 self._spill.write(batch.offset - self._in_memory, image)
         pace.step(sum(_lengths(batch)))
 
-    def _in(self, batch, homes, pace):
+    def _in(self, batch, copier, homes, pace):
         """One batch to the device, in one of the crew's threads."""
         pace.check()
         with no_user_code():
@@ -162,7 +170,7 @@ class Transfer:
             else:
                 image = self._spill.read(batch.offset - self._in_memory, batch.nbytes)
             on_device, on_host = _stretches(batch, homes.__getitem__), _Image(image, batch)
-            _copy(on_device, on_host.stretches)
+            copier.to_device(on_device, on_host.stretches)
             checksum = self._sums.get(batch.offset)
             if checksum is not None and _sum_on_device(batch, on_device) != checksum:
                 intact = on_host.checksum() == checksum
@@ -199,7 +207,7 @@ def _sum_on_device(batch, views):
         return of_views(views, _lengths(batch))
     except OutOfMemoryError:
         again = _Image(_scratch(batch), batch)
-        _copy(again.stretches, views)
+        torch._foreach_copy_(again.stretches, views)
         return again.checksum()
 
 
@@ -218,8 +226,3 @@ def _stretches(batch, whole):
         view = whole(part)
         views.append(view if len(view) == nbytes else view[start : start + nbytes])
     return views
-
-
-def _copy(targets, sources):
-    # one call for all: the GIL is released once, and small tensors cost little more than their bytes
-    torch._foreach_copy_(targets, sources)
