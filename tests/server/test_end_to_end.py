@@ -246,6 +246,30 @@ def test_a_child_that_holds_gpu_memory_is_background_work(
     server.run(story())
 
 
+def test_bytes_without_an_owner_are_told_in_status_and_log(server: RunningServer) -> None:
+    """What only the autograd engine knows stays on the GPU, told as unexplained by status and log, and stays right."""
+    unexplained = "unexplained: no owner found"
+
+    async def story() -> None:
+        a = await filled(server, await server.open("unexplained.ipynb"))
+        await a.run(
+            "leaf = torch.ones(3000, device='simgpu', requires_grad=True)\n"
+            "factor = torch.full((3000,), 2.0, device='simgpu', requires_grad=True)\n"
+            "result = leaf.clone()\nresult[:1500] *= factor[:1500]"
+        )
+        row = await reclaim(server, a)
+        assert 0 < row["unmovable"][unexplained] < MIB
+        _, log = await server.call("GET", "/log")
+        done = next(row for row in log["transitions"] if row["kernel_id"] == a.kernel_id)
+        assert (done["event"], done["unmovable"]) == ("reclaim_done", row["unmovable"])
+        await a.run("result.sum().backward()")
+        assert await a.run("print(leaf.grad.sum().item(), factor.grad.sum().item())") == "4500.0 1500.0\n"
+        assert await a.run(CHECK) == "True\n"
+        await server.shut_down(a)
+
+    server.run(story())
+
+
 def test_a_dry_run_moves_nothing_and_says_what_it_would_have(tmp_path: Path, board: Board) -> None:
     """In a dry run an idle kernel's reclaim is logged as proposed, a request is answered 409, and no byte moves."""
     settings = {"GpuReclaim.mode": "dry_run", "GpuReclaim.idle_after_seconds": 0}
