@@ -39,6 +39,10 @@ class KernelControl(Protocol):
         """Bring the bytes back and open the gate. After `Failed(memory_intact=True)` it may be tried again."""
         ...
 
+    async def admit(self, kernel_id: str) -> None:
+        """Let the code of a resident kernel go ahead that waits for room to allocate, or for a running place."""
+        ...
+
     async def end_wait(self, kernel_id: str, message: str) -> None:
         """End the cells that wait at the kernel's gate with one clear error; its bytes stay safe in host memory."""
         ...

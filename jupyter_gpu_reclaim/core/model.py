@@ -127,9 +127,7 @@ class Holding:
     phase_since: datetime | None = None
     footprint: Mapping[str, int] = field(default_factory=dict)
     footprint_source: str | None = None
-    host_bytes: int = (
-        0  # host memory held for offloaded bytes; some stays for the next reclaim after a restore
-    )
+    host_bytes: int = 0  # host memory held for offloaded bytes; some stays for the next reclaim
     spilled_bytes: int = 0  # of what was moved, on disk
     mechanism: str | None = None  # None: nothing we have can move it
     framework: str | None = None  # whose memory the mechanism moves, with its version: "torch 2.13.0"
@@ -141,6 +139,11 @@ class Holding:
     waiting: int = 0  # cells (or other user code) waiting at the closed gate
     reclaim_wanted_at: datetime | None = None
     restore_wanted_at: datetime | None = None
+    prefetch_wanted_at: datetime | None = None  # restore it if that costs nobody anything
+    room_wanted: Mapping[str, int] = field(default_factory=dict)  # running code waits to allocate it
+    room_wanted_at: datetime | None = None
+    place_wanted_at: datetime | None = None  # user code waits at the gate for a running place
+    priority: int = 0  # who gives way first: the lower
     retry_at: datetime | None = None  # not before then, after a failure
     moved_bytes: int | None = None  # progress of the move under way
     move_total_bytes: int | None = None
@@ -214,8 +217,16 @@ class Restore:
 
 
 @dataclass(frozen=True, slots=True)
+class Admit:
+    """Code of a resident kernel that waits, for room to allocate or for a running place, may go ahead."""
+
+    kernel_id: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
-    """A wanted restore that cannot go ahead now. `missing` is bytes short per GPU, `position` 1 for the head."""
+    """What was wanted cannot go ahead now. `missing` is bytes short per GPU, `position` 1 for the head."""
 
     kernel_id: str
     reason: Reason
@@ -223,7 +234,7 @@ class Wait:
     missing: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
-Decision = Keep | Reclaim | Restore | Wait
+Decision = Keep | Reclaim | Restore | Admit | Wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jupyter_gpu_reclaim.core.model import Done, Failed, Keep, Reclaim, Refused, Restore, Wait
+from jupyter_gpu_reclaim.core.model import Admit, Done, Failed, Keep, Reclaim, Refused, Restore, Wait
 
 T = TypeVar("T")
 
@@ -22,6 +22,7 @@ _TAGS: Mapping[type, tuple[str, str]] = {
     Keep: ("act", "keep"),
     Reclaim: ("act", "reclaim"),
     Restore: ("act", "restore"),
+    Admit: ("act", "admit"),
     Wait: ("act", "wait"),
     Done: ("outcome", "done"),
     Refused: ("outcome", "refused"),

@@ -20,6 +20,9 @@ class AgentStatus:
     phase_since: datetime | None = None
     running_since: datetime | None = None
     waiting: int = 0
+    room_wanted: Mapping[str, int] = field(default_factory=dict)
+    room_wanted_at: datetime | None = None
+    place_wanted_at: datetime | None = None
     last_active_at: datetime | None = None
     background_work: tuple[str, ...] | None = None
     allocator_active: bool | None = None
@@ -50,6 +53,9 @@ def parse_status(message: Mapping[str, Any]) -> AgentStatus:
         phase_since=_instant(message.get("phase_since_at")),
         running_since=_instant(message.get("running_since_at")),
         waiting=count(message.get("waiting", 0)),
+        room_wanted=counts(message.get("room_wanted")),
+        room_wanted_at=_instant(message.get("room_wanted_at")),
+        place_wanted_at=_instant(message.get("place_wanted_at")),
         last_active_at=_instant(message.get("last_active_at")),
         background_work=_texts(message.get("background_work")),
         allocator_active=_flag(message.get("allocator_active")),

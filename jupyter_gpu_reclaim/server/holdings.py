@@ -100,6 +100,9 @@ def managed_holding(
         unsupported=unsupported,
         unmovable=status.unmovable,
         waiting=status.waiting,
+        room_wanted=status.room_wanted,
+        room_wanted_at=status.room_wanted_at,
+        place_wanted_at=status.place_wanted_at,
         moved_bytes=moved,
         move_total_bytes=total,
     )

@@ -36,6 +36,15 @@ class AgentKernels:
         """See `ports.KernelControl`."""
         return await self._move("resume", kernel_id)
 
+    async def admit(self, kernel_id: str) -> None:
+        """See `ports.KernelControl`."""
+        link = self._links.link(kernel_id)
+        try:
+            if link is not None:
+                link.tell("admit")
+        except LinkLost:
+            pass  # the agent lets everybody go ahead when it loses the server
+
     async def end_wait(self, kernel_id: str, message: str) -> None:
         """See `ports.KernelControl`."""
         self._end_wait(kernel_id, message, interrupted=False)

@@ -155,7 +155,7 @@ def test_half_nouns_and_unknown_kinds_are_refused():
     """A missing required field, a tag nobody knows, a naive instant, something that is no noun."""
     with pytest.raises(WireError, match=r"Holding\.label is missing"):
         from_json(Holding, {"kernel_id": "k"})
-    with pytest.raises(WireError, match="none of keep, reclaim, restore, wait"):
+    with pytest.raises(WireError, match="none of keep, reclaim, restore, admit, wait"):
         from_json(Decision, {"act": "evict", "kernel_id": "k", "reason": "idle"})
     with pytest.raises(WireError, match="no time zone"):
         to_json(datetime(2026, 1, 5))
