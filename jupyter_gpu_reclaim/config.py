@@ -153,6 +153,14 @@ class PolicyTraits(HasTraits):
         directory, which needs no setting up.""",
     ).tag(config=True)
 
+    personal_data = Enum(
+        ("plain", "hashed", "omitted"),
+        default_value="plain",
+        help="""How the log keeps the names of users and notebooks. "plain": as they are. "hashed": each as a word that
+        stands for it, the same every time, made with a key in Jupyter's data directory. "omitted": not at all. It
+        holds for rows from now on. The default is "plain", since the log is its user's own unless it is shared.""",
+    ).tag(config=True)
+
     tick_seconds = Seconds(
         5.0,
         min=0.1,

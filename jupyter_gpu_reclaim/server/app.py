@@ -19,7 +19,7 @@ import jupyter_gpu_reclaim
 from jupyter_gpu_reclaim import agent
 from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
-from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
 from jupyter_gpu_reclaim.reconciler import Reconciler
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 from jupyter_gpu_reclaim.server.events import Events
@@ -49,7 +49,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
     name = "jupyter_gpu_reclaim"
     version = jupyter_gpu_reclaim.__version__
     reconciler: Reconciler | None = None
-    reclaim_log: SqlReclaimLog | None = None
+    reclaim_log: QueuedReclaimLog | None = None
     why_not_running = NOT_STARTED
 
     def __init__(self, **kwargs: Any) -> None:
@@ -83,8 +83,9 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
     async def _start(self, serverapp: Any, started: AsyncExitStack) -> None:
         """Make and start every part; `started` learns how to stop each as soon as it runs."""
         policy = self.to_policy()
-        self.reclaim_log = SqlReclaimLog(self.db_url or default_db_url())
+        self.reclaim_log = self._log()
         started.push_async_callback(self.reclaim_log.close)
+        await self.reclaim_log.open()
         self._links = links = AgentLinks(
             Path(jupyter_runtime_dir()), self._welcome(), self.log, lambda kernel_id: reconciler.wake()
         )
@@ -108,6 +109,11 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         started.callback(injection.remove)
         injection.install()
         self.reconciler = reconciler
+
+    def _log(self) -> QueuedReclaimLog:
+        folder = Path(jupyter_data_dir()) / "gpu_reclaim"
+        personal = PersonalData.kept(self.personal_data, folder / "names.key")
+        return QueuedReclaimLog(SqlReclaimLog(self.db_url or default_db_url()), folder, personal)
 
     def _welcome(self) -> dict[str, Any]:
         return {
