@@ -23,6 +23,15 @@ class EpisodeOutcome(StrEnum):
     LOST = "lost"
 
 
+OUTCOMES: Mapping[str, tuple[Event, ...]] = {
+    "done": (Event.RECLAIM_DONE, Event.RESTORE_DONE),
+    "refused": (Event.RECLAIM_REFUSED, Event.RESTORE_REFUSED),
+    "failed": (Event.RECLAIM_FAILED, Event.RESTORE_FAILED),
+    "kernel_gone": (Event.KERNEL_GONE,),
+    "lost": (Event.LOST,),
+}
+"""How a move ended → the rows that say so."""
+
 OPEN = frozenset({EpisodeOutcome.RECLAIMING, EpisodeOutcome.RECLAIMED, EpisodeOutcome.RESTORING})
 
 

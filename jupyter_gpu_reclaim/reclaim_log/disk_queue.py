@@ -31,6 +31,7 @@ class DiskQueue:
         self._folder = folder
         self._half_bytes = half_bytes
         self._file: int | None = None
+        self.slot: int | None = None  # which of the folder's files; no two servers at a time have the same
         self._active = 0
         self._generations = [0, 0]
         self._end = HEAD.size  # where the next record of the active half goes
@@ -56,6 +57,7 @@ class DiskQueue:
                 continue
             if self._file is None:
                 self._begin(taken)
+                self.slot = slot
             else:
                 self._adopt(taken, path)
         if self._file is None:

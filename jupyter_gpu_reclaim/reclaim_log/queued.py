@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import platform
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from jupyter_gpu_reclaim.reclaim_log.known_alarms import ALARMS, KnownAlarms
 from jupyter_gpu_reclaim.reclaim_log.log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.matching import matches
 from jupyter_gpu_reclaim.reclaim_log.personal import PersonalData
+from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
 from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
 
 logger = logging.getLogger(__name__)
@@ -104,6 +106,11 @@ class QueuedReclaimLog:
             f"{waiting} rows of the reclaim log wait on disk until its database takes them;"
             f" reclaims and restores go on.{lost}{why}"
         )
+
+    def usage(self, owner: str) -> UsageStore:
+        """The store of usage samples in the same database, for this server of the user's on this machine."""
+        source = f"{self._personal.word(owner)}@{platform.node()}/{self._queue.slot}"
+        return UsageStore(self._log, source, self._personal.word)
 
     @property
     def waiting(self) -> int:

@@ -21,14 +21,15 @@ from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
 from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
 from jupyter_gpu_reclaim.reconciler import Reconciler
+from jupyter_gpu_reclaim.server import handlers, log_handlers
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 from jupyter_gpu_reclaim.server.events import Events
-from jupyter_gpu_reclaim.server.handlers import ROUTES
 from jupyter_gpu_reclaim.server.injection import Injection
 from jupyter_gpu_reclaim.server.kernels import AgentKernels
 from jupyter_gpu_reclaim.server.labels import NotebookLabels
 from jupyter_gpu_reclaim.server.link import AgentLinks
 from jupyter_gpu_reclaim.server.observer import ServerObserver
+from jupyter_gpu_reclaim.server.usage import UsageRecorder
 
 STOP_TIMEOUT_SECONDS = 10.0
 NEEDS_LINUX = "Reclaiming GPUs needs Linux; on this machine no kernel is touched."
@@ -58,7 +59,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Add the REST API; until started it replies 503."""
-        self.handlers.extend(ROUTES)
+        self.handlers.extend((*handlers.ROUTES, *log_handlers.ROUTES))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Runs when the server's event loop does. Raises what keeps it from starting; the server goes on without."""
@@ -102,6 +103,9 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         started.push_async_callback(links.stop)
         await links.start()
         reconciler.on_change(events.tell)
+        self.usage = UsageRecorder(self.reclaim_log.usage(owner_name()), self.tick_seconds)
+        started.push_async_callback(self.usage.stop)
+        reconciler.on_change(self.usage.see)
         started.push_async_callback(reconciler.stop, STOP_TIMEOUT_SECONDS)
         self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
         started.callback(events.stop)

@@ -21,8 +21,8 @@ from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Reason, Transition
+from jupyter_gpu_reclaim.server import handlers, log_handlers
 from jupyter_gpu_reclaim.server.app import GpuReclaim
-from jupyter_gpu_reclaim.server.handlers import ROUTES
 
 Call = Callable[..., Awaitable[tuple[int, Any]]]
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -34,6 +34,8 @@ CALLS = [
     ("DELETE", "/kernels/{kernel_id}/pin", None),
     ("DELETE", "/alarms/{alarm_id}", None),
     ("GET", "/log", None),
+    ("GET", "/history", None),
+    ("GET", "/totals", None),
 ]
 
 
@@ -107,7 +109,7 @@ def test_handlers_and_description_have_the_same_routes_and_methods() -> None:
     verbs = ("get", "post", "put", "patch", "delete")
     implemented = {
         (re.sub(r"\(\?P<(\w+)>.*?\)", r"{\1}", pattern).removeprefix("/gpu-reclaim/api"), verb)
-        for pattern, handler in ROUTES
+        for pattern, handler in (*handlers.ROUTES, *log_handlers.ROUTES)
         for verb in verbs
         if verb in vars(handler)
     }
