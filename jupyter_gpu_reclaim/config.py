@@ -153,6 +153,21 @@ class PolicyTraits(HasTraits):
         directory, which needs no setting up.""",
     ).tag(config=True)
 
+    keep_log_days = Float(
+        400.0,
+        min=0,
+        max=36500,
+        help="""Days after which the log's episodes are deleted, and samples with them; at least one day. 0: never. The
+        default, 400, lets a year be compared with the one before.""",
+    ).tag(config=True)
+
+    keep_log_rows = Int(
+        1_000_000,
+        min=0,
+        help="""Most rows that the log keeps: of more, the oldest episodes are deleted, but none of the last day. 0:
+        without limit. The default, 1,000,000, takes about a gigabyte.""",
+    ).tag(config=True)
+
     personal_data = Enum(
         ("plain", "hashed", "omitted"),
         default_value="plain",

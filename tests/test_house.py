@@ -24,13 +24,14 @@ MAY_IMPORT = {
     "node": {"core", "ports", "config"},
     "sim": {"core", "ports", "config"},
     "reconciler": {"core", "ports", "config"},
-    "server": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "node", "agent"},
+    "server": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "report", "node", "agent"},
     "hub": {"core", "ports", "config", "reconciler", "reclaim_log"},
     "plan": {"core", "ports", "config", "reconciler", "reclaim_log"},
+    "report": {"core", "ports", "config", "reclaim_log"},
     "demo": {"core", "gpu", "sim"},
     "bench": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "sim", "demo", "agent"},
     "doctor": {"core", "gpu", "sim", "agent"},
-    "cli": {"core", "config", "demo", "bench", "doctor", "sim"},
+    "cli": {"core", "config", "ports", "reclaim_log", "report", "demo", "bench", "doctor", "sim"},
     "agent": set(),
 }
 ONLY_HERE = {

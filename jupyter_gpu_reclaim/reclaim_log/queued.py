@@ -20,6 +20,7 @@ from jupyter_gpu_reclaim.reclaim_log.known_alarms import ALARMS, KnownAlarms
 from jupyter_gpu_reclaim.reclaim_log.log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.matching import matches
 from jupyter_gpu_reclaim.reclaim_log.personal import PersonalData
+from jupyter_gpu_reclaim.reclaim_log.retention import Retention
 from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
 from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
 
@@ -106,6 +107,14 @@ class QueuedReclaimLog:
             f"{waiting} rows of the reclaim log wait on disk until its database takes them;"
             f" reclaims and restores go on.{lost}{why}"
         )
+
+    async def retain(self, retention: Retention, now: datetime) -> None:
+        """Delete what is not to be kept, samples as well, and write a row that says so. Raises `LogUnavailable`."""
+        told = await retention.enforce(self._log, now)
+        if told is not None:
+            await self.append([told])
+        if retention.age is not None:
+            await UsageStore(self._log, "").forget(int((now - retention.age).timestamp()))
 
     def usage(self, owner: str) -> UsageStore:
         """The store of usage samples in the same database, for this server of the user's on this machine."""

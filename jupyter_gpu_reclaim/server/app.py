@@ -7,7 +7,7 @@ import getpass
 import os
 import sys
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from jupyter_gpu_reclaim import agent
 from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
 from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log.place import default_db_url
+from jupyter_gpu_reclaim.reclaim_log.retention import Retention
 from jupyter_gpu_reclaim.reconciler import Reconciler
 from jupyter_gpu_reclaim.server import handlers, log_handlers
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 from jupyter_gpu_reclaim.server.events import Events
+from jupyter_gpu_reclaim.server.housekeeping import Housekeeping
 from jupyter_gpu_reclaim.server.injection import Injection
 from jupyter_gpu_reclaim.server.kernels import AgentKernels
 from jupyter_gpu_reclaim.server.labels import NotebookLabels
@@ -103,6 +106,9 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         started.push_async_callback(links.stop)
         await links.start()
         reconciler.on_change(events.tell)
+        housekeeping = Housekeeping(self.reclaim_log, SystemClock(), self._retention())
+        started.push_async_callback(housekeeping.stop)
+        housekeeping.start()
         self.usage = UsageRecorder(self.reclaim_log.usage(owner_name()), self.tick_seconds)
         started.push_async_callback(self.usage.stop)
         reconciler.on_change(self.usage.see)
@@ -118,6 +124,10 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         folder = Path(jupyter_data_dir()) / "gpu_reclaim"
         personal = PersonalData.kept(self.personal_data, folder / "names.key")
         return QueuedReclaimLog(SqlReclaimLog(self.db_url or default_db_url()), folder, personal)
+
+    def _retention(self) -> Retention:
+        days, rows = self.keep_log_days, self.keep_log_rows
+        return Retention(timedelta(days=days) if days else None, rows or None)
 
     def _welcome(self) -> dict[str, Any]:
         return {
@@ -136,13 +146,3 @@ def owner_name() -> str:
         return os.environ.get("JUPYTERHUB_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
         return ""
-
-
-def default_db_url() -> str:
-    """An SQLite file in Jupyter's data directory."""
-    folder = Path(jupyter_data_dir())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        pass  # the log says what is wrong, whenever it is needed, and works once it is put right
-    return f"sqlite:///{folder / 'gpu_reclaim.sqlite'}"

@@ -8,9 +8,11 @@ from typing import Any
 import tornado.web
 from jupyter_server.auth.decorator import authorized
 
-from jupyter_gpu_reclaim.core.episodes import OUTCOMES
+from jupyter_gpu_reclaim.core.episodes import rows_of
 from jupyter_gpu_reclaim.core.model import Event, Reason
 from jupyter_gpu_reclaim.core.wire import WireError, from_json, to_json
+from jupyter_gpu_reclaim.ports import LogUnavailable
+from jupyter_gpu_reclaim.reclaim_log import export
 from jupyter_gpu_reclaim.server.handlers import LOG, Handler, whole_number, with_problems
 
 MOST_ROWS = 1000
@@ -31,11 +33,10 @@ class PastHandler(Handler):
         events = [from_json(Event, event) for event in self.get_query_arguments("event")]
         outcome = self.argument("outcome", str)
         if outcome is not None:
-            if outcome not in OUTCOMES:
-                raise WireError(f"outcome must be one of {', '.join(OUTCOMES)}")
-            events = [event for event in OUTCOMES[outcome] if not events or event in events]
-            if not events:
-                raise WireError(f"no row with such an event has the outcome {outcome}")
+            try:
+                events = rows_of(outcome, events)
+            except ValueError as error:
+                raise WireError(str(error)) from error
         return {
             "kernel_id": self.argument("kernel_id", str),
             "gpu": self.argument("gpu", str),
@@ -64,6 +65,33 @@ class LogHandler(PastHandler):
             **self.filters(), after=after, limit=limit
         )
         self.finish({"transitions": to_json(rows), "next": following})
+
+
+class ExportHandler(PastHandler):
+    """The whole log, as far as filters let it pass, as a file."""
+
+    @tornado.web.authenticated
+    @authorized("read", LOG)
+    @with_problems
+    async def get(self) -> None:
+        """GET log/export. Sent a page at a time; where the log fails in between the connection is cut, not ended."""
+        self.reconciler  # noqa: B018 (raises where nothing runs)
+        kind = self.get_query_argument("format", "csv")
+        if kind not in export.FORMATS:
+            raise WireError(f"format must be one of {', '.join(export.FORMATS)}")
+        pages = export.pages(self.extensionapp.reclaim_log, **self.filters())
+        page = await anext(pages)
+        self.set_header("Content-Type", export.FORMATS[kind])
+        self.set_header("Content-Disposition", f'attachment; filename="gpu-reclaim-log.{kind}"')
+        self.write(export.head(kind) + export.text(kind, page))
+        await self.flush()
+        try:
+            async for page in pages:
+                self.write(export.text(kind, page))
+                await self.flush()
+        except LogUnavailable as error:
+            self.log.warning("An export of the reclaim log was cut short: %s", error)
+            self.request.connection.stream.close()
 
 
 class HistoryHandler(PastHandler):
@@ -96,6 +124,7 @@ class TotalsHandler(PastHandler):
 
 ROUTES = [
     (r"/gpu-reclaim/api/log", LogHandler),
+    (r"/gpu-reclaim/api/log/export", ExportHandler),
     (r"/gpu-reclaim/api/history", HistoryHandler),
     (r"/gpu-reclaim/api/totals", TotalsHandler),
 ]

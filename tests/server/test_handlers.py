@@ -34,6 +34,7 @@ CALLS = [
     ("DELETE", "/kernels/{kernel_id}/pin", None),
     ("DELETE", "/alarms/{alarm_id}", None),
     ("GET", "/log", None),
+    ("GET", "/log/export", None),
     ("GET", "/history", None),
     ("GET", "/totals", None),
 ]
@@ -92,7 +93,8 @@ def call(jp_fetch: Any) -> Call:
             )
         except HTTPClientError as error:
             reply = error.response
-        parsed = json.loads(reply.body) if reply.body else None
+        is_json = reply.headers.get("Content-Type", "").split(";")[0] == "application/json"
+        parsed = (json.loads(reply.body) if is_json else reply.body.decode()) if reply.body else None
         check_reply(method, path, reply.code, parsed)
         return reply.code, parsed
 

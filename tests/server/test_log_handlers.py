@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +13,13 @@ from typing import Any
 
 import pytest
 from test_handlers import Call, call, extension, jp_server_config  # noqa: F401 (fixtures)
+from tornado.httpclient import HTTPClientError
+from tornado.iostream import StreamClosedError
 
 from jupyter_gpu_reclaim.core.model import Event, Gpu, Holding, Phase, Policy, Snapshot, Transition
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, Span
+from jupyter_gpu_reclaim.core.wire import to_json
+from jupyter_gpu_reclaim.ports import LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
 from jupyter_gpu_reclaim.reconciler import Status
@@ -178,5 +185,49 @@ async def test_the_log_by_user_notebook_mechanism_and_outcome(extension: GpuRecl
         code, reply = await call("GET", "/log", params=params)
         assert code == 200
         assert [row["id"] for row in reply["transitions"]] == [f"row-{n}" for n in expected], params
+    code, exported = await call("GET", "/log/export", params={"user": "ada", "format": "jsonl"})
+    assert [json.loads(line)["id"] for line in exported.splitlines()] == ["row-1", "row-0"]
     for params in ({"outcome": "splendid"}, {"outcome": "done", "event": "pinned"}):
         assert (await call("GET", "/log", params=params))[0] == 400
+
+
+async def test_the_log_is_exported_whole(extension: GpuReclaim, call: Call) -> None:  # noqa: F811
+    """More rows than fit a page come all, once, newest first, as CSV and as JSON Lines that equal the log's rows."""
+    rows = [
+        transition(n, label=f'"{n}",\n', moved_bytes=n, footprint={"GPU-1": 1, "GPU-2": n})
+        for n in range(2100)
+    ]
+    await extension.reclaim_log.append(rows)
+    _, text = await call("GET", "/log/export")
+    records = list(csv.DictReader(io.StringIO(text)))
+    assert [record["id"] for record in records] == [row.id for row in rows[::-1]]
+    last = {name: value for name, value in records[0].items() if value}
+    assert last == {
+        "id": "row-2099", "at": "2026-01-02T10:59:00.000000Z", "kernel_id": "k", "event": "reclaim_done",
+        "phase": "reclaimed", "label": '"2099",\n', "gpus": "GPU-1 GPU-2", "footprint_bytes": "2100",
+        "moved_bytes": "2099", "freed_bytes": "0", "unmovable_bytes": "0", "simulated": "False",
+    }  # fmt: skip
+    _, lines = await call("GET", "/log/export", params={"format": "jsonl"})
+    assert [json.loads(line) for line in lines.splitlines()] == to_json(rows[::-1])
+    assert (await call("GET", "/log/export", params={"format": "xlsx"}))[0] == 400
+
+
+class FailsLater:
+    """A log whose second page cannot be read."""
+
+    async def query(self, after: str | None = None, **filters: Any) -> tuple[list[Transition], str | None]:
+        """See `ports.ReclaimLog`."""
+        if after is not None:
+            raise LogUnavailable("The database went away.")
+        return [transition(1)], "more"
+
+
+async def test_an_export_cut_short_does_not_look_whole(extension: GpuReclaim, jp_fetch: Any) -> None:  # noqa: F811
+    """When the log fails between two pages the connection breaks; nobody takes what came for all there is."""
+    whole, extension.reclaim_log = extension.reclaim_log, FailsLater()
+    try:
+        with pytest.raises((HTTPClientError, StreamClosedError)) as broken:
+            await jp_fetch("gpu-reclaim", "api", "log", "export")
+        assert getattr(broken.value, "response", None) is None
+    finally:
+        extension.reclaim_log = whole
