@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Transition
 from jupyter_gpu_reclaim.core.wire import from_json, to_json
-from jupyter_gpu_reclaim.ports import LogUnavailable
+from jupyter_gpu_reclaim.ports import BadCursor, LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log.disk_queue import DiskQueue
 from jupyter_gpu_reclaim.reclaim_log.known_alarms import ALARMS, KnownAlarms
 from jupyter_gpu_reclaim.reclaim_log.log import SqlReclaimLog
@@ -30,6 +30,7 @@ BATCH = 500
 DIRECT_SECONDS = 0.5
 """A database that has not taken rows by then gets them later, from the disk; nobody who acts waits longer for it."""
 DISK_SECONDS = 5.0
+GIVEN, MOST_LISTINGS = "~", 16
 SLOW = f"The reclaim log's database has not answered within {DIRECT_SECONDS:g} s."
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -54,6 +55,8 @@ class QueuedReclaimLog:
         self._pausing = asyncio.Event()
         self._database_problem: str | None = None
         self._loss: tuple[int, Transition] | None = None
+        self._given: dict[str, set[str]] = {}
+        self._listings = 0
         self._closed = False
 
     async def open(self) -> None:
@@ -81,20 +84,37 @@ class QueuedReclaimLog:
     async def query(
         self, *, events: Iterable[Event] = (), after: str | None = None, limit: int = 100, **filters: Any
     ) -> tuple[list[Transition], str | None]:
-        """See `SqlReclaimLog.query`. A first page begins with the rows that wait on disk, up to `limit` - 1 of them.
+        """See `SqlReclaimLog.query`. A first page begins with all rows that wait on disk, be they more than `limit`.
 
         Alarms are known even while the database cannot be read, if it ever could. Raises as that does.
         """
         wanted, filters = tuple(events), self._personal.disguised_filters(filters)
+        cursor, _, listing = (after or "").partition(GIVEN)
+        if listing and listing not in self._given:
+            raise BadCursor("This listing is too old to go on with: start again from the first page")
         waiting = [] if after is not None else await self._waiting(events=wanted, **filters)
-        waiting = waiting[: limit - 1]
-        asked = self._log.query(events=wanted, after=after, limit=max(1, limit - len(waiting)), **filters)
+        given = self._given.get(listing) or {row.id for row in waiting}
+        asked = self._log.query(
+            events=wanted,
+            after=cursor if after is not None else None,
+            limit=max(1, limit - len(waiting)),
+            **filters,
+        )
         if not wanted or not set(wanted) <= set(ALARMS):
             page, following = await asked
         else:
             page, following = await self._alarms_of(asked, first=after is None)
-        told = {row.id for row in waiting}
-        return waiting + [row for row in page if row.id not in told], following
+        if following is not None and given:
+            following += GIVEN + (listing or self._remember(given))
+        return waiting + [row for row in page if row.id not in given], following
+
+    def _remember(self, given: set[str]) -> str:
+        """Rows that a listing began with: by its end they may be in the database, and must not come twice."""
+        self._listings += 1
+        self._given[str(self._listings)] = given
+        if len(self._given) > MOST_LISTINGS:
+            del self._given[next(iter(self._given))]
+        return str(self._listings)
 
     def complaint(self) -> str | None:
         """What does not work though nothing is held up by it; None: all is well."""

@@ -14,7 +14,7 @@ import pytest
 from contract.log_contract import NOON, SECOND, LogContract, everything, numbers, row
 
 from jupyter_gpu_reclaim.core.model import Event
-from jupyter_gpu_reclaim.ports import LogUnavailable
+from jupyter_gpu_reclaim.ports import BadCursor, LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
 
 NewLog = Callable[..., SqlReclaimLog]
@@ -89,11 +89,35 @@ async def test_rows_that_wait_are_read_with_the_others(
     await second.open()
     found, _ = await second.query(kernel_id="a")
     assert numbers(found) == [2, 1]
-    assert numbers((await second.query(limit=2))[0]) == [2, 1]
+    first, after = await second.query(limit=1)
+    assert numbers(first) == [2, 3, 1]
+    assert after is None
     holder.execute("ROLLBACK")
     holder.close()
     await second.handed_on()
     assert numbers(await everything(new_log())) == [2, 3, 1]
+
+
+async def test_a_listing_that_begins_in_an_outage_and_ends_after_it(
+    log: QueuedReclaimLog, new_log: NewLog, file: Path
+) -> None:
+    """Rows that were waiting at the first page and are in the database at the second are given once all the same."""
+    await log.append([row(n) for n in range(1, 5)])
+    with sqlite3.connect(file, isolation_level=None) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        await log.append([row(n, at=NOON - n * SECOND) for n in range(5, 9)])
+        page, after = await log.query(limit=2)
+        assert numbers(page) == [5, 6, 7, 8, 4]
+        holder.execute("ROLLBACK")
+    holder.close()
+    await log.handed_on()
+    assert log.waiting == 0
+    while after is not None:
+        more, after = await log.query(limit=2, after=after)
+        page += more
+    assert numbers(page) == [5, 6, 7, 8, 4, 3, 2, 1]
+    with pytest.raises(BadCursor):
+        await log.query(after="MTI6~99")
 
 
 async def test_what_had_to_be_dropped_is_told(
