@@ -67,13 +67,30 @@ def log(arguments: argparse.Namespace) -> int:
         asyncio.run(
             listing.show_log(show, db_url, arguments.format, arguments.limit, arguments.follow, filters)
         )
-    except (listing.NoLog, LogUnavailable, words.Misread) as problem:
+    except (words.NoLog, LogUnavailable, words.Misread) as problem:
         print(problem, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         pass  # how following ends
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has what it wants
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Shows what a time brought, each figure with what it rests on."""
+    import asyncio
+
+    from jupyter_gpu_reclaim.ports import LogUnavailable
+    from jupyter_gpu_reclaim.report import command, words
+    from jupyter_gpu_reclaim.report.carbon import NoIntensity
+
+    try:
+        text = asyncio.run(command.report(arguments))
+    except (words.Misread, words.NoLog, LogUnavailable, NoIntensity) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    show(text)
     return 0
 
 
@@ -118,6 +135,23 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--follow", action="store_true", help="go on with new rows as they come")
     command.set_defaults(call=log)
+
+    command = commands.add_parser("report", help="show what was won back, and what that rests on")
+    command.add_argument(
+        "--format", choices=("table", "json", "html"), default="table", help="default: %(default)s"
+    )
+    command.add_argument("--db-url", help="where the log is (default: as Jupyter is configured)")
+    command.add_argument(
+        "--since", metavar="WHEN", default="7d", help="default: %(default)s; see log --since"
+    )
+    command.add_argument("--until", metavar="WHEN")
+    command.add_argument("--price-per-gpu-hour", type=float, metavar="PRICE")
+    command.add_argument("--currency")
+    command.add_argument("--country", help="three letters, such as FRA; needs the extra `carbon`")
+    command.add_argument("--grid-grams-per-kwh", type=float, metavar="GRAMS")
+    command.add_argument("--pue", type=float)
+    command.add_argument("--context-watts", type=float, metavar="WATTS")
+    command.set_defaults(call=report)
 
     command = commands.add_parser("bench", help="measure what we cost, beside what we promise")
     command.add_argument(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, insert, literal, select
 
-from jupyter_gpu_reclaim.core.model import Gpu
+from jupyter_gpu_reclaim.core.figures import Point, Share
+from jupyter_gpu_reclaim.core.model import Event, Gpu
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
 from jupyter_gpu_reclaim.reclaim_log.database import Database
 from jupyter_gpu_reclaim.reclaim_log.log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.tables import (
     gpu_usage,
     kernel_usage,
+    transitions,
     usage_gpus,
     usage_kernels,
     usage_sources,
@@ -28,26 +31,6 @@ KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step ar
 }
 GPU_AMOUNTS = tuple(field.name for field in fields(GpuAmounts))
 KERNEL_AMOUNTS = tuple(field.name for field in fields(KernelAmounts))
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One GPU's amounts in a span that begins at `at` (seconds since 1970)."""
-
-    gpu: str
-    at: int
-    amounts: GpuAmounts
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One kernel's amounts on one GPU."""
-
-    kernel_id: str
-    label: str
-    owner: str
-    gpu: str
-    amounts: KernelAmounts
 
 
 class UsageStore:
@@ -76,6 +59,10 @@ class UsageStore:
     async def shares(self, since: int, until: int) -> list[Share]:
         """What each kernel of any server held on each GPU, in whole hours from `since` to `until`."""
         return await self._log.run("read", lambda database: _shares(database, since, until))
+
+    async def restores(self, since: int, until: int) -> int:
+        """How many restores the log has from `since` to `until`, of any server."""
+        return await self._log.run("read", lambda database: _restores(database, since, until))
 
     async def gpus(self) -> dict[str, tuple[str, bool]]:
         """Every GPU by UUID: its name, and whether it is a simulated one."""
@@ -161,7 +148,7 @@ def _points(database: Database, source: str | None, since: int, until: int, step
                 .group_by(gpu_usage.c.source, at)
                 .order_by(at)
             )
-            found += [Point(uuid, int(row[0]), GpuAmounts(*map(int, row[1:]))) for row in rows]
+            found += [Point(gpu=uuid, at=int(row[0]), amounts=GpuAmounts(*map(int, row[1:]))) for row in rows]
         return found
 
 
@@ -194,7 +181,28 @@ def _shares(database: Database, since: int, until: int) -> list[Share]:
             .join(usage_gpus, usage_gpus.c.id == sums.c.gpu)
             .order_by(usage_kernels.c.id, usage_gpus.c.id)
         )
-        return [Share(*row[:4], KernelAmounts(*map(int, row[4:]))) for row in rows]
+        return [
+            Share(
+                kernel_id=kernel_id,
+                label=label,
+                owner=owner,
+                gpu=gpu,
+                amounts=KernelAmounts(*map(int, amounts)),
+            )
+            for kernel_id, label, owner, gpu, *amounts in rows
+        ]
+
+
+def _restores(database: Database, since: int, until: int) -> int:
+    begin, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (since, until))
+    with database.reading() as connection:
+        return connection.scalar(
+            select(func.count()).where(
+                transitions.c.event == Event.RESTORE_DONE.value,
+                transitions.c.at >= begin,
+                transitions.c.at < end,
+            )
+        )
 
 
 def _gpus(database: Database) -> dict[str, tuple[str, bool]]:

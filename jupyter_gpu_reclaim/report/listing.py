@@ -13,7 +13,6 @@ from jupyter_gpu_reclaim.core.model import Event, Transition
 from jupyter_gpu_reclaim.ports import ReclaimLog
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.export import head, pages, text
-from jupyter_gpu_reclaim.reclaim_log.place import nothing_there
 
 Show = Callable[[str], None]
 
@@ -21,10 +20,6 @@ LOOK_BACK = timedelta(minutes=10)
 """A row that another server wrote late, or that had waited on disk, is followed if it is no older than this."""
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 WIDTHS = (19, 16, 24, 12, 14, 12, 9)
-
-
-class NoLog(Exception):
-    """There is nothing to read yet."""
 
 
 def moment(words: str, now: datetime | None = None) -> datetime:
@@ -43,13 +38,11 @@ async def show_log(
     filters: Mapping[str, Any],
     pause: float = 1.0,
 ) -> None:
-    """Show the rows, and with `follow` go on for ever. Raises `NoLog`, `LogUnavailable`.
+    """Show the rows, and with `follow` go on for ever. Raises `LogUnavailable`.
 
     A table begins with the oldest of the newest `limit`; CSV and JSON Lines have all rows, newest first, unless they
     are followed.
     """
-    if nothing_there(db_url):
-        raise NoLog(f"There is no log at {db_url} yet: it is made with the first reclaim, or see db_url.")
     log = SqlReclaimLog(db_url)
     try:
         if header(kind):

@@ -9,7 +9,7 @@ from typing import Any
 
 from jupyter_gpu_reclaim.core.episodes import rows_of
 from jupyter_gpu_reclaim.core.model import Event, Reason
-from jupyter_gpu_reclaim.reclaim_log.place import configured_db_url
+from jupyter_gpu_reclaim.reclaim_log.place import configured_db_url, nothing_there
 from jupyter_gpu_reclaim.report.listing import moment
 
 
@@ -17,9 +17,16 @@ class Misread(Exception):
     """A word that means nothing; the message says what would."""
 
 
+class NoLog(Exception):
+    """There is nothing to read yet."""
+
+
 def db_url(arguments: Namespace) -> str:
-    """Where the log is."""
-    return arguments.db_url or configured_db_url()
+    """Where the log is. Raises `NoLog`."""
+    url = arguments.db_url or configured_db_url()
+    if nothing_there(url):
+        raise NoLog(f"There is no log at {url} yet: it is made with the first reclaim, or see db_url.")
+    return url
 
 
 def filters(arguments: Namespace) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from jupyter_gpu_reclaim.core.model import Event, Reason
 from jupyter_gpu_reclaim.core.wire import WireError, from_json, to_json
 from jupyter_gpu_reclaim.ports import LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import export
+from jupyter_gpu_reclaim.report import making, render
+from jupyter_gpu_reclaim.report.carbon import NoIntensity
 from jupyter_gpu_reclaim.server.handlers import LOG, Handler, whole_number, with_problems
 
 MOST_ROWS = 1000
@@ -122,9 +124,35 @@ class TotalsHandler(PastHandler):
         self.finish(await self.extensionapp.usage.totals(datetime.now().astimezone()))
 
 
+class ReportHandler(PastHandler):
+    """What a time brought."""
+
+    @tornado.web.authenticated
+    @authorized("read", LOG)
+    @with_problems
+    async def get(self) -> None:
+        """GET report, as JSON or as a page."""
+        self.reconciler  # noqa: B018 (raises where nothing runs)
+        until = self.argument("until", datetime) or datetime.now(UTC)
+        since = self.argument("since", datetime) or until - timedelta(days=7)
+        kind = self.get_query_argument("format", "json")
+        if kind not in ("json", "html"):
+            raise WireError("format must be one of json, html")
+        try:
+            assumptions = making.assumed(self.extensionapp.report_settings())
+            found = await making.make(self.extensionapp.usage.store, since, until, assumptions)
+        except (NoIntensity, ValueError) as error:
+            raise WireError(str(error)) from error
+        if kind == "html":
+            self.finish(render.as_html(found), set_content_type="text/html; charset=utf-8")
+        else:
+            self.finish(to_json(found))
+
+
 ROUTES = [
     (r"/gpu-reclaim/api/log", LogHandler),
     (r"/gpu-reclaim/api/log/export", ExportHandler),
     (r"/gpu-reclaim/api/history", HistoryHandler),
     (r"/gpu-reclaim/api/totals", TotalsHandler),
+    (r"/gpu-reclaim/api/report", ReportHandler),
 ]

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from jupyter_gpu_reclaim.core.figures import Point, gpu_hours_won_back
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, Meter, Span, add
 from jupyter_gpu_reclaim.core.wire import WireError, instant
 from jupyter_gpu_reclaim.ports import LogUnavailable
-from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, KEPT, MINUTE, Point, UsageStore, gpu_usage
+from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, KEPT, MINUTE, UsageStore, gpu_usage
 from jupyter_gpu_reclaim.reconciler import Status
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class UsageRecorder:
     """Samples what the loop sees. `see` is a listener for `Reconciler.on_change`."""
 
     def __init__(self, store: UsageStore, tick_seconds: float) -> None:
-        self._store = store
+        self.store = store
         self._meter = Meter(longest=timedelta(seconds=max(30.0, 3 * tick_seconds)))
         self._ready: list[Span] = []  # not in the database yet
         self._seen_at: datetime | None = None
@@ -60,7 +61,7 @@ class UsageRecorder:
         """The reply of GET history. Raises `WireError` for a range or a step that cannot be, `LogUnavailable`."""
         step = fitting_step(since, until, step, datetime.now(UTC))
         begin, end = int(since.timestamp()) // step * step, int(until.timestamp())
-        points = await self._store.points(begin, end, step)
+        points = await self.store.points(begin, end, step)
         return {"step_seconds": step, "gpus": series(self._with_unwritten(points, begin, end, step))}
 
     async def totals(self, now: datetime) -> dict[str, Any]:
@@ -70,9 +71,9 @@ class UsageRecorder:
         reply: dict[str, Any] = {}
         for name, since in (("today", today), ("week", week)):
             begin, end = int(since.timestamp()), int(now.timestamp()) + 1
-            points = await self._store.points(begin, end, HOUR)
+            points = await self.store.points(begin, end, HOUR)
             reply[name] = won_back(self._with_unwritten(points, begin, end, HOUR))
-        oldest = await self._store.oldest()
+        oldest = await self.store.oldest()
         unwritten = [span.at for span in (*self._ready, *self._meter.current())]
         first = min([*unwritten, *([] if oldest is None else [oldest])], default=None)
         return reply | {"since": None if first is None else instant(datetime.fromtimestamp(first, UTC))}
@@ -87,7 +88,7 @@ class UsageRecorder:
     async def _write(self) -> None:
         spans = list(self._ready)
         try:
-            await self._store.write(spans, self._meter.gpus)
+            await self.store.write(spans, self._meter.gpus)
         except LogUnavailable as error:
             logger.warning("Samples of what GPUs hold wait for the database: %s", error)
             return
@@ -100,7 +101,7 @@ class UsageRecorder:
             if begin <= span.at < end:
                 for uuid, amounts in span.gpus.items():
                     add(found.setdefault((uuid, span.at // step * step), GpuAmounts()), amounts)
-        return [Point(gpu, at, amounts) for (gpu, at), amounts in sorted(found.items())]
+        return [Point(gpu=gpu, at=at, amounts=amounts) for (gpu, at), amounts in sorted(found.items())]
 
 
 def fitting_step(since: datetime, until: datetime, step: int | None, now: datetime) -> int:
@@ -139,9 +140,5 @@ def series(points: list[Point]) -> dict[str, dict[str, list]]:
 def won_back(points: list[Point]) -> Mapping[str, float]:
     """What was reclaimed in all."""
     gib_hours = sum(point.amounts.reclaimed for point in points) / GIB_IN_KIB / HOUR
-    gpu_hours = sum(
-        point.amounts.reclaimed / point.amounts.total * point.amounts.ms / 1000 / HOUR
-        for point in points
-        if point.amounts.total
-    )
+    gpu_hours = gpu_hours_won_back(points)
     return {"reclaimed_gib_hours": round(gib_hours, 6), "reclaimed_gpu_hours": round(gpu_hours, 6)}

@@ -37,6 +37,7 @@ CALLS = [
     ("GET", "/log/export", None),
     ("GET", "/history", None),
     ("GET", "/totals", None),
+    ("GET", "/report", None),
 ]
 
 

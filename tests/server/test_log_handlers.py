@@ -231,3 +231,20 @@ async def test_an_export_cut_short_does_not_look_whole(extension: GpuReclaim, jp
         assert getattr(broken.value, "response", None) is None
     finally:
         extension.reclaim_log = whole
+
+
+async def test_the_report_as_data_and_as_a_page(extension: GpuReclaim, call: Call) -> None:  # noqa: F811
+    """The report has the samples there are, assumptions are the settings', and an unknown country is 400."""
+    now = int(datetime.now(UTC).timestamp()) // 10 * 10
+    await written(extension, span(now, reclaimed=8))
+    extension.price_per_gpu_hour = 360.0
+    _, reply = await call("GET", "/report")
+    figures = {figure["name"]: figure["value"] for figure in reply["figures"]}
+    assert figures["memory won back"] == pytest.approx(80 / 3600)
+    assert figures["worth of the GPU-hours won back"] == pytest.approx(80 / 16 / 3600 * 360)
+    _, page = await call("GET", "/report", params={"format": "html"})
+    assert page.startswith("<!doctype html>")
+    assert (await call("GET", "/report", params={"format": "pdf"}))[0] == 400
+    extension.country = "XXX"
+    code, problem = await call("GET", "/report")
+    assert (code, "XXX" in problem["message"]) == (400, True)
