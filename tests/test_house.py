@@ -37,6 +37,7 @@ MAY_IMPORT = {
 ONLY_HERE = {
     "sqlalchemy": ("reclaim_log", "hub/store.py"),
     "alembic": ("reclaim_log",),
+    "prometheus_client": ("server/metrics.py",),
     "pynvml": ("gpu/nvml.py",),
     "cuda": ("gpu/process_checkpoint.py",),
     "torch": (

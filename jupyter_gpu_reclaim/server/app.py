@@ -31,6 +31,7 @@ from jupyter_gpu_reclaim.server.injection import Injection
 from jupyter_gpu_reclaim.server.kernels import AgentKernels
 from jupyter_gpu_reclaim.server.labels import NotebookLabels
 from jupyter_gpu_reclaim.server.link import AgentLinks
+from jupyter_gpu_reclaim.server.metrics import Metrics
 from jupyter_gpu_reclaim.server.observer import ServerObserver
 from jupyter_gpu_reclaim.server.usage import UsageRecorder
 
@@ -112,6 +113,10 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         self.usage = UsageRecorder(self.reclaim_log.usage(owner_name()), self.tick_seconds)
         started.push_async_callback(self.usage.stop)
         reconciler.on_change(self.usage.see)
+        metrics = Metrics(self.reclaim_log, policy.cooldown)
+        metrics.start()
+        started.callback(metrics.stop)
+        reconciler.on_change(metrics.see)
         started.push_async_callback(reconciler.stop, STOP_TIMEOUT_SECONDS)
         self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
         started.callback(events.stop)
