@@ -145,8 +145,10 @@ class Metrics:
                 self._restore.observe(row.took.total_seconds())
         if row.event in (Event.WAIT_ENDED, Event.KERNEL_GONE, Event.LOST):
             self._waiting.pop(row.kernel_id, None)
-        if row.episode_id is not None:
-            self._open.setdefault(row.episode_id, []).append(row)
+        if row.event in (Event.RECLAIM_STARTED, Event.RECLAIM_DONE):
+            self._open.setdefault(row.episode_id or "", [])
+        if row.episode_id in self._open:  # rows about pins and alarms may name an episode that is over
+            self._open[row.episode_id].append(row)
             (episode,) = fold(self._open[row.episode_id])
             if episode.outcome not in OPEN:
                 del self._open[row.episode_id]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from fakes import GIB, World
@@ -114,6 +116,16 @@ def test_episodes_are_counted_however_they_end() -> None:
         assert value(registry, "episodes_total", reason="pressure", outcome=outcome) is None
         made.see(Status(policy=Policy()), [row(episode, end, Phase.RESIDENT)])
         assert value(registry, "episodes_total", reason="pressure", outcome=outcome) == 1
+    made.see(Status(policy=Policy()), [row("4", Event.ALARM_RAISED, Phase.RESIDENT)])
+    assert made._open == {}
+
+
+def test_each_is_described() -> None:
+    """docs/metrics.md names every metric there is, and no other."""
+    made, _ = metrics()
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    there = {family.name + ("_total" if family.type == "counter" else "") for family in made.collect()}
+    assert set(re.findall(r"^\| `(jupyter_gpu_reclaim_\w+)`", page, re.M)) == there
 
 
 async def test_they_are_on_jupyters_own_page(extension: GpuReclaim, jp_fetch: Any) -> None:  # noqa: F811
