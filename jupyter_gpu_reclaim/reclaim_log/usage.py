@@ -160,14 +160,9 @@ def _points(
             at < until,
         )
         rows = connection.execute(asked).all()
-    whole = names == GPU_AMOUNTS
     found = [
         Point(
-            gpu=gpus[gpu],
-            at=int(begin),
-            amounts=GpuAmounts(*map(int, sums))
-            if whole
-            else GpuAmounts(**dict(zip(names, map(int, sums), strict=True))),
+            gpu=gpus[gpu], at=int(begin), amounts=GpuAmounts(**dict(zip(names, map(int, sums), strict=True)))
         )
         for gpu, begin, *sums in rows
     ]
