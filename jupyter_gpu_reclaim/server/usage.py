@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 WRITE_SECONDS = 60
 MOST_HELD_BACK = 360  # spans, an hour of them, while the database is away
 MOST_POINTS = 2000
+STOP_SECONDS = 5.0
 STEPS = (10, 30, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, DAY, 7 * DAY)
 SHOWN = ("ms", "total", "resident", "reclaimed", "others")
 KIB, GIB_IN_KIB = 1024, 1 << 20
@@ -52,11 +53,15 @@ class UsageRecorder:
             self._writing = asyncio.create_task(self._write(), name="reclaim usage")
 
     async def stop(self) -> None:
-        """Write what is left, if the database takes it."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        """Write what is left, if the database takes it within `STOP_SECONDS`."""
         self._take(self._meter.rest())
-        await self._write()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                if self._writing is not None:
+                    await asyncio.wait([self._writing])
+                await self._write()
+        except TimeoutError:
+            logger.warning("The last samples of what GPUs hold are lost: the database does not answer")
 
     async def history(self, since: datetime, until: datetime, step: int | None) -> dict[str, Any]:
         """The reply of GET history. Raises `WireError` for a range or a step that cannot be, `LogUnavailable`."""
