@@ -190,7 +190,7 @@ class Policy:
 
     mode: str = "on"  # "on", "dry_run" (decide and log, move nothing) or "off"
     idle_after: timedelta = timedelta(minutes=20)
-    warn_before: timedelta = timedelta(0)  # no warning; the server's setting has another default
+    warn_before: timedelta = timedelta(minutes=1)
     pressure_idle_after: timedelta = timedelta(minutes=2)
     headroom_bytes: int = 0
     pressure_grace: timedelta = timedelta(seconds=30)

@@ -25,7 +25,7 @@ from jupyter_gpu_reclaim.core.model import (
 from jupyter_gpu_reclaim.core.policy import decide
 from jupyter_gpu_reclaim.core.pressure import track_pressure
 
-POLICY = Policy()
+POLICY = Policy(warn_before=timedelta(0))
 LATER = NOW + timedelta(hours=1)
 
 
