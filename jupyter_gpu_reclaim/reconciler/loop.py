@@ -21,6 +21,7 @@ from jupyter_gpu_reclaim.core.model import (
     Snapshot,
     Transition,
     Wait,
+    Warn,
 )
 from jupyter_gpu_reclaim.core.priorities import prioritised
 from jupyter_gpu_reclaim.core.waits import unmet
@@ -214,7 +215,6 @@ class Reconciler:
         snapshot = prioritised(overlaid, self.policy)
         decided = self._history.decide(snapshot, self.policy)
         decisions = {decision.kernel_id: self._writable(decision) for decision in decided}
-        snapshot = self._book.warned(snapshot, decisions)
         problems = self._problems(snapshot)
         self._status = status_of(
             self.policy, snapshot, decisions, self._history, problems, self._alarms.standing
@@ -245,6 +245,8 @@ class Reconciler:
             if decision.reason is Reason.REQUESTED and memory.pinned_until is not None:
                 self._unpin(memory, actor, "Ended by the request to reclaim.")
             self._moves.reclaim(memory, decision, self.policy, actor)
+        elif isinstance(decision, Warn):
+            memory.warned_at = now
         elif isinstance(decision, Wait):
             self._end_wait_if_due(memory, wish, now)
 
