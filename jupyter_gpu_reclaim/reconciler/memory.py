@@ -94,10 +94,13 @@ class KernelMemory:
             pinned_until=self.pinned_until,
             warned_at=self.warned_at,
             restored_early=self.restored_early and phase is Phase.RESIDENT,
-            admitted_at=self.admitted_at,
+            admitted_at=self.admitted_at if self._was_admitted(now) else None,
             restore_wanted_at=self.waiting_since if phase is Phase.RECLAIMED else None,
             retry_at=self.retry_at,
         )
+
+    def _was_admitted(self, now: datetime) -> bool:
+        return self.admitted_at is not None and now - self.admitted_at < ADMITTED_FOR
 
     def _to_come_back(self, totals: Mapping[str, int], now: datetime) -> dict[str, int]:
         grown = self.grown_until is not None and now < self.grown_until
