@@ -54,12 +54,13 @@ class Person:
 
     number: int
     notebook: OpenNotebook
+    numbers: int = NUMBERS
     cells: int = 0
     waits: list[tuple[datetime, float]] = field(default_factory=list)  # sent at, seconds until it ran
 
     async def fill(self) -> None:
         """Put the data on the GPU, and give the room to the next."""
-        await self.notebook.run(FILL.format(numbers=NUMBERS, seed=self.number))
+        await self.notebook.run(FILL.format(numbers=self.numbers, seed=self.number))
         while (await self.notebook.holding() or {}).get("phase") != "reclaimed":
             where = f"/gpu-reclaim/api/kernels/{self.notebook.kernel_id}/reclaim"
             await self.notebook.server.request("POST", where, {}, accept=(409,))
@@ -79,7 +80,9 @@ class Person:
         sent_at = datetime.now(UTC)
         began, total = (await self.notebook.run(f"work({busy_seconds})")).split()
         self.cells += 1
-        assert int(total) == NUMBERS * (NUMBERS - 1) // 2 + NUMBERS * (self.number + self.cells)
+        assert int(total) == self.numbers * (self.numbers - 1) // 2 + self.numbers * (
+            self.number + self.cells
+        )
         self.waits.append((sent_at, float(began) - sent_at.timestamp()))
 
 
@@ -164,3 +167,59 @@ def test_twenty_four_notebooks_live_on_a_gpu_for_three(tmp_path: Path, seconds: 
         tmp_path / "board", [("Simulated", TOTAL_BYTES)], context_bytes=CONTEXT_BYTES, poison=True
     ).close()
     asyncio.run(day(tmp_path, seconds))
+
+
+PING_PONG = {
+    **SETTINGS, "GpuReclaim.quantum_seconds": 30, "GpuReclaim.max_moving_share": 0.1,
+}  # fmt: skip
+WHOLE = 150 * MiB // 4
+
+
+async def take_turns(folder: Path, seconds: float) -> None:
+    """Two people run cell after cell in notebooks that each need the whole GPU; the share of their turns for work."""
+    async with JupyterServer(folder, PING_PONG, environment(folder / "board")) as server:
+        people = []
+        for number in range(2):
+            people.append(
+                Person(number, await server.open_notebook(f"notebook-{number}.ipynb"), numbers=WHOLE)
+            )
+            await people[-1].notebook.run(SETUP)
+            await people[-1].fill()
+        until = time.monotonic() + seconds
+
+        async def run_on(person: Person) -> None:
+            while time.monotonic() < until:
+                await person.cell(1.0)
+                await asyncio.sleep(0.5)  # shorter breaks than a reclaim takes would call each one off
+
+        await asyncio.gather(*(run_on(person) for person in people))
+        log = await server.request("GET", "/gpu-reclaim/api/log?limit=1000")
+    for person in people:
+        rows = [row for row in log["transitions"][::-1] if row["kernel_id"] == person.notebook.kernel_id]
+        share = share_of_work(rows)
+        print(f"notebook {person.number}: {person.cells} cells, {share:.1%} of its turns for work")
+        assert share >= 0.8
+
+
+def share_of_work(rows: list[dict[str, Any]]) -> float:
+    """Of the time from each restore's beginning to the end of the reclaim after it, what was not spent moving."""
+    began, turns, moves = None, 0.0, 0.0
+    for row in rows:
+        at = datetime.fromisoformat(row["at"]).timestamp()
+        if row["event"] == "restore_started":
+            began, moved = at, 0.0
+        elif began is not None and row["event"] in ("restore_done", "reclaim_done"):
+            moved += row["took_seconds"]
+            if row["event"] == "reclaim_done":
+                turns, moves, began = turns + at - began, moves + moved, None
+    return 1 - moves / turns
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_two_notebooks_for_one_gpu_spend_four_fifths_of_their_turns_at_work(tmp_path: Path) -> None:
+    """With cells that never pause for long and no cooldown, the stay of 30 s leaves each most of its turns."""
+    Board.create(
+        tmp_path / "board", [("Simulated", TOTAL_BYTES)], context_bytes=CONTEXT_BYTES, poison=True
+    ).close()
+    asyncio.run(take_turns(tmp_path, 300))

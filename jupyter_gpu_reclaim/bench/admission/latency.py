@@ -35,7 +35,7 @@ from jupyter_gpu_reclaim.sim.board import Board
 from jupyter_gpu_reclaim.sim.build import ensure_built
 from jupyter_gpu_reclaim.sim.environment import preload_nvml
 
-KERNELS, HITS, SECONDS_BETWEEN, ROUNDS = 100, 600, 0.1, 6
+KERNELS, HITS, SECONDS_BETWEEN, ROUNDS = 100, 400, 0.25, 4
 LOG = logging.LoggerAdapter(logging.getLogger(__name__))
 
 
