@@ -80,9 +80,7 @@ class _Round:
         self.decided: dict[str, Decision] = {}
         self.chosen: dict[str, Reclaim] = {}  # in order of their turn
         self.turns = _turns(snapshot, policy)
-        self.exhausted: set[str] = (
-            set()
-        )  # GPUs where nobody can make the room that somebody in the line waits for
+        self.exhausted: set[str] = set()  # GPUs where nobody can make the room that somebody waits for
         self.candidates: list[Holding] = []  # may be reclaimed, as far as each by itself can say
 
     def decisions(
