@@ -197,7 +197,10 @@ async def take_turns(folder: Path, seconds: float) -> None:
     for person in people:
         rows = [row for row in log["transitions"][::-1] if row["kernel_id"] == person.notebook.kernel_id]
         share = share_of_work(rows)
-        print(f"notebook {person.number}: {person.cells} cells, {share:.1%} of its turns for work")
+        turns = sum(row["event"] == "restore_done" for row in rows)
+        print(
+            f"notebook {person.number}: {person.cells} cells in {turns} turns, {share:.1%} of them for work"
+        )
         assert share >= 0.8
 
 
