@@ -25,7 +25,7 @@ from jupyter_gpu_reclaim.core.model import (
 from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.ports import Clock, KernelControl
 from jupyter_gpu_reclaim.reconciler import answers
-from jupyter_gpu_reclaim.reconciler.journal import Journal
+from jupyter_gpu_reclaim.reconciler.journal import RESTORE_PATIENCE_SECONDS, Journal
 from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
 from jupyter_gpu_reclaim.reconciler.neighbours import Neighbours
 
@@ -157,7 +157,7 @@ class Moves:
         async def act() -> Outcome:
             written = self._journal.recording(row)
             async with self._neighbours.claimed(memory.needed or memory.holding.footprint) as no_room:
-                await written
+                await asyncio.wait([written], timeout=RESTORE_PATIENCE_SECONDS)
                 if no_room is not None:
                     return Refused(Reason.NO_ROOM, no_room)
                 return await self._kernels.resume(memory.kernel_id)
