@@ -187,7 +187,7 @@ def run(count: int, number: int) -> dict[str, int]:
     """So many histories, from a seed; what happened in them. Raises with the shortest history that fails."""
     torch.set_num_threads(1)
     _bench[:] = [Bench(os.environ[BOARD_VARIABLE])]
-    batches.BATCH_BYTES = 1024  # so little data in many copies, too; only `Layout` reads it anew
+    batches.BATCH_BYTES = 16384  # so little data in many copies, too; only `Layout` reads it anew
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what torch imports late
     gc.collect()
     gc.freeze()  # what was imported need not be looked through each time: what the histories make is still found
