@@ -44,7 +44,7 @@ def bench(arguments: argparse.Namespace) -> int:
     """Measures, prints a table, and says for each figure whether its target holds; 0 if all were measured."""
     from jupyter_gpu_reclaim import bench as benches
 
-    return benches.run(show, arguments.only, arguments.json, arguments.device)
+    return benches.run(show, arguments.only, arguments.json, arguments.markdown, arguments.device)
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
         "--only", type=lambda text: text.split(","), default=None, metavar="GROUP,…", help="only these groups"
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    command.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write them to FILE, as the documentation's table"
+    )
     command.add_argument(
         "--device",
         default="simgpu",
