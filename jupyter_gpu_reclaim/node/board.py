@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 LOCK_PATIENCE_SECONDS = 30.0
 """How long a restore waits for a GPU's lock; longer than most others take to come back, short for one who waits."""
 FRESH_SECONDS = 120.0
-"""A notice that was not renewed for so long does not count. Its server renews it with each look at the others."""
+"""A notice that was not renewed for so long does not count. Its server does with each tick."""
 LEFT_ALONE_SECONDS = 10.0
 """A notice without a living writer is removed after so long, not while it may still be in the making."""
 MAX_FILES = 1024  # more are not looked at, so that a directory somebody fills costs no more than milliseconds
@@ -113,9 +113,11 @@ class NodeBoard:
                 self._note("publish", None)
 
     def _publish(self, text: bytes, directory: int) -> None:
-        if text and not (text == self._text and self._is_there(directory)):
+        if text and text == self._text and self._is_there(directory):
+            os.utime(self._notice)
+        elif text:
             self._write(text, directory)
-        elif not text and self._notice is not None:
+        elif self._notice is not None:
             with suppress(FileNotFoundError):
                 os.unlink(self._name, dir_fd=directory)
             self._forget()

@@ -12,8 +12,7 @@ import pytest
 
 pytest.register_assert_rewrite("contract.pressure_board_contract")
 
-from simgpu import new_board as new_sim_board  # noqa: E402, F401
-from simgpu import sim_board, simgpu_server  # noqa: E402, F401
+from simgpu import simgpu_server  # noqa: E402, F401
 
 from jupyter_gpu_reclaim.node import NodeBoard  # noqa: E402
 
