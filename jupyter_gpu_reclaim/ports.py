@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from jupyter_gpu_reclaim.core.model import Event, Outcome, Reason, Snapshot, Transition
+from jupyter_gpu_reclaim.core.model import Event, Gpu, Outcome, Reason, Snapshot, Transition
 
 
 class Clock(Protocol):
@@ -23,6 +23,10 @@ class Observer(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """The world now. Never raises for a GPU, driver or kernel that cannot be read: what is unknown is `None`."""
+        ...
+
+    async def gpus(self) -> tuple[Gpu, ...] | None:
+        """The GPUs alone, read after this call began. None when they cannot be read."""
         ...
 
 

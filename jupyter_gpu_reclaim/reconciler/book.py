@@ -8,10 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from jupyter_gpu_reclaim.core.model import Event, Holding, Phase, Policy, Reason, Snapshot
+from jupyter_gpu_reclaim.core.model import Decision, Event, Holding, Phase, Policy, Reason, Snapshot, Warn
 from jupyter_gpu_reclaim.ports import ReclaimLog
 from jupyter_gpu_reclaim.reconciler.journal import RECORD_PATIENCE_SECONDS
-from jupyter_gpu_reclaim.reconciler.memory import SETTLE_AFTER, KernelMemory, recall, restarted, settle
+from jupyter_gpu_reclaim.reconciler.memory import (
+    ADMITTED_FOR,
+    SETTLE_AFTER,
+    KernelMemory,
+    recall,
+    restarted,
+    settle,
+)
 from jupyter_gpu_reclaim.reconciler.moves import Moves
 from jupyter_gpu_reclaim.reconciler.wishes import UnknownKernel, Wish
 
@@ -69,6 +76,20 @@ class Book:
             holdings.append(overlaid if wish is None else wish.overlaid(overlaid))
         return replace(seen, holdings=tuple(holdings))
 
+    def warned(self, snapshot: Snapshot, decisions: Mapping[str, Decision]) -> Snapshot:
+        """Remember whom these decisions warn; the snapshot with that in it, for whoever tells them."""
+        names = {name for name, decision in decisions.items() if isinstance(decision, Warn)}
+        for name in names:
+            self._memory[name].warned_at = snapshot.taken_at
+        if not names:
+            return snapshot
+        told = {
+            n: replace(h, warned_at=snapshot.taken_at)
+            for h in snapshot.holdings
+            if (n := h.kernel_id) in names
+        }
+        return replace(snapshot, holdings=tuple(told.get(h.kernel_id, h) for h in snapshot.holdings))
+
     def due(self, policy: Policy) -> list[datetime]:
         """Instants after the last look at which something wants another, whether or not it will be time for one."""
         return [at for at in self._due(policy) if self._looked_at is None or at > self._looked_at]
@@ -77,6 +98,8 @@ class Book:
         for memory in self._memory.values():
             if memory.disagrees_since is not None:
                 yield memory.disagrees_since + SETTLE_AFTER
+            if memory.admitted_at is not None:
+                yield memory.admitted_at + ADMITTED_FOR
             if memory.waiting_since is not None and memory.phase is Phase.RECLAIMED:
                 if memory.retry_at is not None:
                     yield memory.retry_at
