@@ -113,6 +113,7 @@ class World:
         self.driver = "580"
         self.damaging: set[str] = set()  # kernels whose copies come out wrong
         self.outside_pressure: dict[str, int] = {}
+        self.move_takes = timedelta(seconds=1)  # as the agents say; time does not pass by it
         self.calls: list[str] = []
         self.script: Callable[[str, str], asyncio.Event | Exception | None] = lambda call, when: None
         self.observer = FakeObserver(self)
@@ -281,11 +282,10 @@ class FakeKernels:
         kernel.waiting, kernel.place_wanted_at = 0, None
         await self._world.call("end_wait", "after")
 
-    @staticmethod
-    def _done(kernel: FakeKernel, freed: bool) -> Done:
+    def _done(self, kernel: FakeKernel, freed: bool) -> Done:
         return Done(
             moved_bytes=sum(kernel.footprint.values()),
-            took=timedelta(seconds=1),
+            took=self._world.move_takes,
             freed_bytes=dict(kernel.footprint) if freed else {},
             needed_bytes=dict(kernel.footprint) if freed else {},
         )

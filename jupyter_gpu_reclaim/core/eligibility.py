@@ -88,9 +88,9 @@ def reclaim_due_at(
     if _cannot_be_moved(holding, policy) or _at_work_or_unknown(holding) or _too_small(holding, policy):
         return None
     span = warning_span(policy)
-    rests = [holding.pinned_until, holding.retry_at, _rested_at(holding, policy.cooldown)]
-    rests.append(_rested_at(holding, _stay(holding, residence)))
-    ready = max([since + policy.idle_after - span, *(rest for rest in rests if rest is not None)])
+    rested_at = _rested_at(holding, max(policy.cooldown, _stay(holding, residence)))
+    rests = [rest for rest in (holding.pinned_until, holding.retry_at, rested_at) if rest is not None]
+    ready = max([since + policy.idle_after - span, *rests])
     warned_at = holding.warned_at if is_warned(holding) else None
     return max(since + policy.idle_after, ready, (warned_at or ready) + span)
 
@@ -149,6 +149,8 @@ def _rested_at(holding: Holding, rest: timedelta) -> datetime | None:
 
 
 def _stay(holding: Holding, residence: Mapping[str, timedelta]) -> timedelta:
+    if not residence:
+        return timedelta(0)
     return max((residence.get(uuid, timedelta(0)) for uuid in holding.footprint), default=timedelta(0))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from jupyter_gpu_reclaim.core.model import Decision, Event, Holding, Phase, Policy, Reason, Snapshot, Warn
+from jupyter_gpu_reclaim.core.model import Event, Holding, Phase, Policy, Reason, Snapshot
 from jupyter_gpu_reclaim.ports import ReclaimLog
 from jupyter_gpu_reclaim.reconciler.journal import RECORD_PATIENCE_SECONDS
 from jupyter_gpu_reclaim.reconciler.memory import (
@@ -75,20 +75,6 @@ class Book:
             wish = wishes.get(holding.kernel_id)
             holdings.append(overlaid if wish is None else wish.overlaid(overlaid))
         return replace(seen, holdings=tuple(holdings))
-
-    def warned(self, snapshot: Snapshot, decisions: Mapping[str, Decision]) -> Snapshot:
-        """Remember whom these decisions warn; the snapshot with that in it, for whoever tells them."""
-        names = {name for name, decision in decisions.items() if isinstance(decision, Warn)}
-        for name in names:
-            self._memory[name].warned_at = snapshot.taken_at
-        if not names:
-            return snapshot
-        told = {
-            n: replace(h, warned_at=snapshot.taken_at)
-            for h in snapshot.holdings
-            if (n := h.kernel_id) in names
-        }
-        return replace(snapshot, holdings=tuple(told.get(h.kernel_id, h) for h in snapshot.holdings))
 
     def due(self, policy: Policy) -> list[datetime]:
         """Instants after the last look at which something wants another, whether or not it will be time for one."""

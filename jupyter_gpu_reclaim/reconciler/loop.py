@@ -21,6 +21,7 @@ from jupyter_gpu_reclaim.core.model import (
     Snapshot,
     Transition,
     Wait,
+    Warn,
 )
 from jupyter_gpu_reclaim.core.priorities import prioritised
 from jupyter_gpu_reclaim.core.waits import unmet
@@ -33,13 +34,11 @@ from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
 from jupyter_gpu_reclaim.reconciler.moves import Moves
 from jupyter_gpu_reclaim.reconciler.neighbours import Neighbours
 from jupyter_gpu_reclaim.reconciler.pulse import Pulse
+from jupyter_gpu_reclaim.reconciler.sight import Sight
 from jupyter_gpu_reclaim.reconciler.status import Status, status_of
 from jupyter_gpu_reclaim.reconciler.wishes import Act, NotObserved, Wish, Wishes, check_pin
 
 logger = logging.getLogger(__name__)
-
-LOOK_PATIENCE_SECONDS = 30.0
-"""A look at the world that takes longer is given up; the next tick looks again."""
 
 Listener = Callable[[Status, tuple[Transition, ...]], None]
 
@@ -63,12 +62,12 @@ class Reconciler:
         board: PressureBoard | None = None,
     ) -> None:
         self.policy = policy
-        self._observer = observer
         self._clock = clock
         self._pulse = Pulse(tick_seconds)
         self._alarms = Alarms(log)
         self._history = History()
         self._neighbours = Neighbours(board, observer, clock)
+        self._sight = Sight(observer, self._neighbours)
         self._journal = Journal(log, self._on_row)
         self._moves = Moves(kernels, self._journal, clock, self._neighbours, self.wake)
         self._wishes = Wishes()
@@ -78,7 +77,6 @@ class Reconciler:
         self._listeners: list[Listener] = []
         self._ticking = asyncio.Lock()
         self._running: asyncio.Task | None = None
-        self._look_problem: str | None = None
 
     # -- for handlers -----------------------------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class Reconciler:
             self._pulse.begin()
             try:
                 await self.tick()
-                failed = self._look_problem is not None
+                failed = self._sight.problem is not None
             except Exception:
                 logger.exception("A tick failed; nothing was moved by it, the next one looks again")
                 failed = True
@@ -177,52 +175,43 @@ class Reconciler:
         async with self._ticking:
             self._journal.kick()
             wishes = self._wishes.standing()
-            snapshot = await self._look()
+            snapshot = await self._sight.look()
             try:
-                if snapshot is not None:
+                if snapshot is None:
+                    self._status = replace(self._status, policy=self.policy, problems=self._problems(None))
+                else:
                     await self._alarms.recall()
                     await self._book.take_in(snapshot)
-                    self._decide_and_act(snapshot, wishes)
-                    await self._neighbours.publish(*unmet(self._status.snapshot, self._status.decisions))
+                    await asyncio.sleep(0)  # with very many kernels the server needs to breathe
+                    judged, decisions = self._decide_and_act(snapshot, wishes)
+                    await asyncio.sleep(0)
+                    self._show(judged, decisions, wishes)
+                    await self._neighbours.publish(*unmet(judged, decisions))
             finally:
-                why = self._look_problem or "The kernels could not be judged; the server's log says why."
+                why = self._sight.problem or "The kernels could not be judged; the server's log says why."
                 self._wishes.refuse_unanswered(wishes, why)
             self._tell()
 
-    # -- observe ----------------------------------------------------------------------------------------------------
-
-    async def _look(self) -> Snapshot | None:
-        try:
-            async with asyncio.timeout(LOOK_PATIENCE_SECONDS):
-                snapshot, elsewhere = await asyncio.gather(
-                    self._observer.snapshot(), self._neighbours.waiting()
-                )
-        except Exception as error:  # a port promises not to raise; whatever it is, the next look may succeed
-            problem = f"GPUs and kernels cannot be looked at: {error or type(error).__name__}."
-            if problem != self._look_problem:
-                logger.exception("%s Nothing is moved until they can", problem)
-            self._look_problem = problem
-            self._status = replace(self._status, policy=self.policy, problems=self._problems(None))
-            return None
-        self._look_problem = None
-        return replace(snapshot, outside_pressure={**snapshot.outside_pressure, **elsewhere})
-
     # -- decide and act ---------------------------------------------------------------------------------------------
 
-    def _decide_and_act(self, seen: Snapshot, wishes: Mapping[str, Wish]) -> None:
+    def _decide_and_act(
+        self, seen: Snapshot, wishes: Mapping[str, Wish]
+    ) -> tuple[Snapshot, dict[str, Decision]]:
         overlaid = laid_over(self._book.overlaid(seen, wishes), self._alarms.standing)
         snapshot = prioritised(overlaid, self.policy)
         decided = self._history.decide(snapshot, self.policy)
         decisions = {decision.kernel_id: self._writable(decision) for decision in decided}
-        snapshot = self._book.warned(snapshot, decisions)
-        problems = self._problems(snapshot)
-        self._status = status_of(
-            self.policy, snapshot, decisions, self._history, problems, self._alarms.standing
-        )
-        for kernel_id, wish in wishes.items():
-            self._wishes.answer(kernel_id, wish, decisions.get(kernel_id), self.policy)
         for decision in decisions.values():
             self._act(decision, wishes.get(decision.kernel_id), snapshot.taken_at)
+        return snapshot, decisions
+
+    def _show(
+        self, snapshot: Snapshot, decisions: Mapping[str, Decision], wishes: Mapping[str, Wish]
+    ) -> None:
+        problems, standing = self._problems(snapshot), self._alarms.standing
+        self._status = status_of(self.policy, snapshot, decisions, self._history, problems, standing)
+        for kernel_id, wish in wishes.items():
+            self._wishes.answer(kernel_id, wish, decisions.get(kernel_id), self.policy)
 
     def _writable(self, decision: Decision) -> Decision:
         if isinstance(decision, Reclaim):
@@ -245,6 +234,8 @@ class Reconciler:
             if decision.reason is Reason.REQUESTED and memory.pinned_until is not None:
                 self._unpin(memory, actor, "Ended by the request to reclaim.")
             self._moves.reclaim(memory, decision, self.policy, actor)
+        elif isinstance(decision, Warn):
+            memory.warned_at = now
         elif isinstance(decision, Wait):
             self._end_wait_if_due(memory, wish, now)
 
@@ -265,7 +256,7 @@ class Reconciler:
 
     def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
         seen = None if snapshot is None else snapshot.gpus_problem
-        found = (self._look_problem, seen, self._journal.complaint(), self._neighbours.problem)
+        found = (self._sight.problem, seen, self._journal.complaint(), self._neighbours.problem)
         return tuple(problem for problem in found if problem) + tuple(
             a.sentence for a in self._alarms.standing
         )

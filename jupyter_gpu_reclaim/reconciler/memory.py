@@ -94,20 +94,25 @@ class KernelMemory:
         phase = seen.phase if agent_moves and not self.moving else self.phase
         away = phase in (Phase.RECLAIMED, Phase.RESTORING)
         progress = seen.phase is phase
-        return replace(
-            seen,
-            phase=phase,
-            phase_since=self.phase_since,
-            footprint=self._to_come_back(totals, now) if away else seen.footprint,
-            moved_bytes=seen.moved_bytes if progress else None,
-            move_total_bytes=seen.move_total_bytes if progress else None,
-            pinned_until=self.pinned_until,
-            warned_at=self.warned_at,
-            restored_early=self.restored_early and phase is Phase.RESIDENT,
-            admitted_at=self.admitted_at,
-            restore_wanted_at=self.waiting_since if phase is Phase.RECLAIMED else None,
-            retry_at=self.retry_at,
-        )
+        known = {
+            "phase": phase,
+            "phase_since": self.phase_since,
+            "footprint": self._to_come_back(totals, now) if away else seen.footprint,
+            "moved_bytes": seen.moved_bytes if progress else None,
+            "move_total_bytes": seen.move_total_bytes if progress else None,
+            "pinned_until": self.pinned_until,
+            "warned_at": self.warned_at,
+            "restored_early": self.restored_early and phase is Phase.RESIDENT,
+            "admitted_at": self.admitted_at if self._was_admitted(now) else None,
+            "restore_wanted_at": self.waiting_since if phase is Phase.RECLAIMED else None,
+            "retry_at": self.retry_at,
+        }
+        # Most kernels are as they were seen, and making another of each takes most of the time of a round.
+        news = {name: value for name, value in known.items() if getattr(seen, name) != value}
+        return replace(seen, **news) if news else seen
+
+    def _was_admitted(self, now: datetime) -> bool:
+        return self.admitted_at is not None and now - self.admitted_at < ADMITTED_FOR
 
     def _to_come_back(self, totals: Mapping[str, int], now: datetime) -> dict[str, int]:
         grown = self.grown_until is not None and now < self.grown_until

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.alarms import Alarm
 from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
 from jupyter_gpu_reclaim.core.explain import explain
-from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot
+from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot, Warn
 from jupyter_gpu_reclaim.core.pace import Pace
 from jupyter_gpu_reclaim.core.waits import WaitDetail, waits
 from jupyter_gpu_reclaim.reconciler.history import History
@@ -45,7 +45,8 @@ def status_of(
     problems: tuple[str, ...],
     alarms: tuple[Alarm, ...],
 ) -> Status:
-    """The status after a round of decisions, with a sentence for each."""
+    """The status after a round of decisions, with a sentence for each. Whom it warns counts as warned in it."""
+    snapshot = _with_warnings(snapshot, decisions)
     holdings = {holding.kernel_id: holding for holding in snapshot.holdings}
     return Status(
         policy=policy,
@@ -64,4 +65,16 @@ def status_of(
         residence=dict(history.residence),
         problems=problems,
         alarms=alarms,
+    )
+
+
+def _with_warnings(snapshot: Snapshot, decisions: Mapping[str, Decision]) -> Snapshot:
+    if not any(isinstance(decision, Warn) for decision in decisions.values()):
+        return snapshot
+    return replace(
+        snapshot,
+        holdings=tuple(
+            replace(h, warned_at=snapshot.taken_at) if isinstance(decisions[h.kernel_id], Warn) else h
+            for h in snapshot.holdings
+        ),
     )
