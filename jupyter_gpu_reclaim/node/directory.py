@@ -106,5 +106,7 @@ def open_plain(name: str, directory: int) -> int:
 
 
 def _check_plain(found: os.stat_result, name: str) -> None:
+    if found.st_nlink == 0:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         raise OSError(errno.EINVAL, "not a plain file", name)

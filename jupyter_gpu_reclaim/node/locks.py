@@ -1,8 +1,9 @@
 """A lock per GPU, held by one restore at a time among all servers of the machine: `flock` on a file of the GPU's name.
 
-The system releases it whatever becomes of its holder. The files stay; only a lock that is held means anything. They are
-made by whoever comes first and opened to read only, which `flock` needs no more than: nobody can write what is another
-user's. They are opened before they are made, since with `fs.protected_regular` O_CREAT is refused on a stranger's file.
+The system releases it whatever becomes of its holder; a file that nobody has locked means nothing. The files are made
+by whoever comes first, and removed by him when he gives the lock back. They are opened to read only, since `flock` needs
+no more and nobody is to write what is another user's; and opened before they are made, since where
+`fs.protected_regular` is set O_CREAT is refused on a stranger's file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from urllib.parse import quote
 
 from jupyter_gpu_reclaim.node.directory import NodeDirectory, Unusable, open_plain
@@ -42,6 +43,7 @@ class GpuLocks:
         self._patience = patience
         self._turns: dict[str, asyncio.Lock] = {}
         self._given_up: set[str] = set()  # GPUs whose lock somebody does not give back
+        self._unusable: set[str] = set()  # GPUs that have no lock to be had
 
     @asynccontextmanager
     async def held(self, gpus: Collection[str]) -> AsyncIterator[None]:
@@ -58,16 +60,26 @@ class GpuLocks:
             try:
                 yield
             finally:
-                _release(lock)
+                if lock is not None:
+                    await asyncio.shield(asyncio.to_thread(self._give_back, gpu, lock))
 
     def look_again(self) -> None:
-        """Whether a lock that was not given back is free by now. Belongs into a thread. Raises `Unusable`."""
-        for gpu in tuple(self._given_up):
-            lock = self._try(gpu)
+        """Whether locks that could not be had can be by now. Belongs into a thread."""
+        for gpu in tuple(self._given_up | self._unusable):
+            try:
+                lock = self._try(gpu)
+            except Unusable:
+                continue
             if lock is not None:
-                _release(lock)
-                self._given_up.discard(gpu)
-                self._tell(gpu, None)
+                self._give_back(gpu, lock)
+            elif gpu in self._given_up:
+                continue
+            self._is_well(gpu)
+
+    def _is_well(self, gpu: str) -> None:
+        self._given_up.discard(gpu)
+        self._unusable.discard(gpu)
+        self._tell(gpu, None)
 
     async def _taken(self, gpu: str) -> int | None:
         """The descriptor that holds the lock; None: go on without."""
@@ -78,11 +90,11 @@ class GpuLocks:
             try:
                 lock = await self._attempt(gpu)
             except Unusable as error:
+                self._unusable.add(gpu)
                 self._tell(gpu, f"Restores go ahead without the lock of their GPU: {error}. See `node_dir`.")
                 return None
             if lock is not None:
-                self._given_up.discard(gpu)
-                self._tell(gpu, None)
+                self._is_well(gpu)
                 return lock
             if clock() >= end:
                 self._given_up.add(gpu)
@@ -97,10 +109,10 @@ class GpuLocks:
         try:
             done, _ = await asyncio.wait([attempt], timeout=ANSWER_SECONDS)
         except asyncio.CancelledError:
-            attempt.add_done_callback(_give_back)
+            attempt.add_done_callback(_release_unused)
             raise
         if not done:
-            attempt.add_done_callback(_give_back)
+            attempt.add_done_callback(_release_unused)
             raise Unusable(f"{self._directory.path} has not answered for {ANSWER_SECONDS:.0f} s")
         return attempt.result()
 
@@ -121,6 +133,16 @@ class GpuLocks:
                     raise
                 os.close(lock)  # removed or replaced since it was opened: a lock on it keeps nobody out
         raise Unusable(f"{name} in {self._directory.path} is replaced all the time")
+
+    def _give_back(self, gpu: str, lock: int) -> None:
+        """Release the lock. Its file goes first, while nobody else can have a lock on it."""
+        name = lock_name(gpu)
+        try:
+            with suppress(Unusable), self._directory.opened() as directory:
+                if _has_name(lock, name, directory):
+                    os.unlink(name, dir_fd=directory)  # refused where the file is another user's
+        finally:
+            _release(lock)
 
     def _kept_by_another(self, gpu: str) -> str:
         path = self._directory.path / lock_name(gpu)
@@ -163,12 +185,12 @@ def _has_name(lock: int, name: str, directory: int) -> bool:
         return False
 
 
-def _release(lock: int | None) -> None:
+def _release(lock: int) -> None:
+    fcntl.flock(lock, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor, too
+    os.close(lock)
+
+
+def _release_unused(attempt: asyncio.Future[int | None]) -> None:
+    lock = None if attempt.cancelled() or attempt.exception() is not None else attempt.result()
     if lock is not None:
-        fcntl.flock(lock, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor too
-        os.close(lock)
-
-
-def _give_back(attempt: asyncio.Future[int | None]) -> None:
-    if not attempt.cancelled() and attempt.exception() is None:
-        _release(attempt.result())
+        _release(lock)

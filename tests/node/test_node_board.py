@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -65,11 +66,24 @@ async def test_files_can_be_read_by_all_and_written_by_nobody_else(node_dir: Pat
         board = NodeBoard(node_dir)
         board.publish({"GPU-1": 10}, NOON)
         async with board.claim(["GPU-1"]):
-            pass
+            modes = {path.name[:4]: stat.S_IMODE(path.stat().st_mode) for path in node_dir.iterdir()}
     finally:
         os.umask(before)
-    modes = {path.name[:4]: stat.S_IMODE(path.stat().st_mode) for path in node_dir.iterdir()}
     assert modes == {"wait": 0o644, "gpu-": 0o444}
+
+
+async def test_nothing_stays_behind(new_board: NewBoard, node_dir: Path) -> None:
+    """When nobody waits and nobody restores, the directory is empty, however many did at once before."""
+    boards = [new_board() for _ in range(3)]
+
+    async def restore(board: NodeBoard) -> None:
+        for _ in range(10):
+            board.publish({"GPU-1": 1}, NOON)
+            async with board.claim(["GPU-1", "GPU-2"]):
+                board.publish({}, None)
+
+    await asyncio.gather(*(restore(board) for board in boards))
+    assert list(node_dir.iterdir()) == []
 
 
 # -- alone ------------------------------------------------------------------------------------------------------------
@@ -139,9 +153,9 @@ async def test_when_the_directory_comes_all_is_well(tmp_path: Path, caplog: pyte
     path.mkdir()
     board.publish({"GPU-1": 10}, NOON)
     assert board.waiting_elsewhere() == {}
+    assert board.problem is None
     async with board.claim(["GPU-1"]):
         assert (path / lock_name("GPU-1")).exists()
-    assert board.problem is None
     assert other.waiting_elsewhere() == {"GPU-1": 10}
 
 

@@ -87,7 +87,7 @@ def test_a_thousand_races_for_one_gap(users: tuple[int, int, int], node_dir: Pat
             wins[winners[0]] += 1
     assert sum(wins) == RACES
     print(f"wins of the three users: {wins}")
-    assert {path.name for path in node_dir.iterdir()} == {lock_name(gpu_board.gpus()[0].uuid)}
+    assert {path.name for path in node_dir.iterdir()} <= {lock_name(gpu_board.gpus()[0].uuid)}
 
 
 def test_without_the_lock_the_races_are_lost(
