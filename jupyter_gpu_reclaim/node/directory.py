@@ -10,12 +10,15 @@ import errno
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 USUAL = (Path("/run/jupyter_gpu_reclaim"), Path("/tmp/jupyter_gpu_reclaim"))
 """Made by the machine's administrator; made by the server that comes first."""
+ANSWER_SECONDS = 5.0
+"""A directory that has not answered for so long (a dead mount, say) is done without."""
 OPEN_TO_ALL = 0o1777  # everybody makes files, and removes no others than their own
 
 
@@ -26,9 +29,13 @@ class Unusable(Exception):
 class NodeDirectory:
     """One path. Without one it is the first of `usual` where there is such, else the second, made when needed."""
 
-    def __init__(self, path: Path | None, usual: tuple[Path, Path] = USUAL) -> None:
+    def __init__(
+        self, path: Path | None, usual: tuple[Path, Path] = USUAL, patience: float = ANSWER_SECONDS
+    ) -> None:
         self._path = path
         self._administrators, self._of_all = usual
+        self._patience = patience
+        self._uses: dict[object, float] = {}  # that have not ended, and when they began
 
     @property
     def path(self) -> Path:
@@ -39,8 +46,24 @@ class NodeDirectory:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor of the directory, closed afterwards. Raises `Unusable`, for an OSError in the block, too."""
-        path = self.path
+        """A descriptor of the directory, closed afterwards. Raises `Unusable`, for an OSError in the block, too.
+
+        So it does while an earlier use hangs: however long a dead mount does not answer, few threads wait for it.
+        """
+        now = time.monotonic()
+        waited = now - min(tuple(self._uses.values()), default=now)
+        if waited > self._patience:
+            raise Unusable(f"{self._path or self._of_all} has not answered for {waited:.0f} s")
+        use = object()
+        self._uses[use] = now
+        try:
+            with self._opened(self.path) as directory:
+                yield directory
+        finally:
+            del self._uses[use]
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
         try:
             directory = self._open(path)
         except FileNotFoundError as error:

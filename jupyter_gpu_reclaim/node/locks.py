@@ -1,9 +1,9 @@
 """A lock per GPU, held by one restore at a time among all servers of the machine: `flock` on a file of the GPU's name.
 
 The system releases it whatever becomes of its holder; a file that nobody has locked means nothing. The files are made
-by whoever comes first, and removed by him when he gives the lock back. They are opened to read only, since `flock` needs
-no more and nobody is to write what is another user's; and opened before they are made, since where
-`fs.protected_regular` is set O_CREAT is refused on a stranger's file.
+by whoever comes first, and removed by him when he gives the lock back. They are opened to read only: `flock` needs no
+more, and nobody is to write what is another user's. They are opened before they are made, since O_CREAT is refused on
+a stranger's file where `fs.protected_regular` is set.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from urllib.parse import quote
 
-from jupyter_gpu_reclaim.node.directory import NodeDirectory, Unusable, open_plain
+from jupyter_gpu_reclaim.node.directory import ANSWER_SECONDS, NodeDirectory, Unusable, open_plain
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.05
 READABLE_BY_ALL = 0o444
 BEING_MADE_SECONDS = 0.2
 """A file that may not be read yet may be in the moment between its making and its mode (another's umask)."""
-ANSWER_SECONDS = 5.0
-"""A directory that has not answered for so long (a dead mount, say) is done without."""
 MOST_REPLACED = 20  # times in a row that a lock's file is another one by the time it is locked
 
 Tell = Callable[[str, str | None], None]
@@ -61,7 +59,10 @@ class GpuLocks:
                 yield
             finally:
                 if lock is not None:
-                    await asyncio.shield(asyncio.to_thread(self._give_back, gpu, lock))
+                    giving_back = asyncio.ensure_future(asyncio.to_thread(self._give_back, gpu, lock))
+                    await asyncio.wait(
+                        [giving_back], timeout=ANSWER_SECONDS
+                    )  # goes on even if we are cancelled
 
     def look_again(self) -> None:
         """Whether locks that could not be had can be by now. Belongs into a thread."""

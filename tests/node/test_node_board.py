@@ -16,7 +16,7 @@ from contract.pressure_board_contract import NOON, BoardContract
 
 from jupyter_gpu_reclaim.node import NodeBoard
 from jupyter_gpu_reclaim.node.board import FRESH_SECONDS, LEFT_ALONE_SECONDS
-from jupyter_gpu_reclaim.node.directory import NodeDirectory
+from jupyter_gpu_reclaim.node.directory import NodeDirectory, Unusable
 from jupyter_gpu_reclaim.node.locks import lock_name
 
 NewBoard = Callable[[], NodeBoard]
@@ -169,6 +169,15 @@ def test_the_administrators_directory_comes_before_the_one_of_all(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
     administrators.mkdir()
     assert directory.path == administrators
+
+
+def test_a_directory_that_hangs_is_done_without(node_dir: Path) -> None:
+    """While a use of it has not come back for long, further ones are refused at once; then it is used again."""
+    directory = NodeDirectory(node_dir, patience=0)
+    with directory.opened(), pytest.raises(Unusable, match="has not answered"), directory.opened():
+        pass
+    with directory.opened():
+        pass
 
 
 # -- what somebody has put there --------------------------------------------------------------------------------------
