@@ -107,7 +107,8 @@ def _waiter(holding: Holding, policy: Policy, now: datetime) -> Waiter | None:
             rank=_AT_THE_GATE,
             at=holding.place_wanted_at,
             need={},
-            places=places_of(holding) if limited else (),
+            # What runs in it already has taken its place, for all of it.
+            places=places_of(holding) if limited and holding.running_since is None else (),
             goes=Admit(name, Reason.PLACE),
         )
     return None

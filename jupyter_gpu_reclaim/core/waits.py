@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 
 from jupyter_gpu_reclaim.core.model import Decision, Holding, Phase, Reason, Reclaim, Snapshot, Wait
 from jupyter_gpu_reclaim.core.pace import Pace
 
 SOMEBODY_ELSE = "another user"
 """Whoever holds GPU memory outside this server: other people's kernels and programs are not named."""
+MOST_HOLDERS = 10
 _ON_THE_GPU = (Phase.RESIDENT, Phase.RECLAIMING)
 
 
@@ -33,7 +35,7 @@ class WaitDetail:
     reason: Reason
     needed: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
-    holders: tuple[Holder, ...] = ()  # most bytes first
+    holders: tuple[Holder, ...] = ()  # most bytes first, at most `MOST_HOLDERS`
     estimate: timedelta | None = None
 
 
@@ -42,8 +44,10 @@ def waits(snapshot: Snapshot, decisions: Mapping[str, Decision], pace: Pace) -> 
     holdings = {holding.kernel_id: holding for holding in snapshot.holdings}
     coming = _coming(holdings, decisions)
     details: dict[str, WaitDetail] = {}
+    line = _in_line(decisions)
+    holders = _Holders(snapshot) if line else None
     ahead: Counter[str] = Counter()  # bytes that come back before it, by GPU
-    for wait in _in_line(decisions):
+    for wait in line:
         holding = holdings[wait.kernel_id]
         needed = needed_by(holding)
         where = set(wait.missing) or set(holding.footprint)
@@ -53,7 +57,7 @@ def waits(snapshot: Snapshot, decisions: Mapping[str, Decision], pace: Pace) -> 
             reason=wait.reason,
             needed=needed,
             missing=wait.missing,
-            holders=_holders(snapshot, wait, where),
+            holders=holders.of(wait, where),
             estimate=_estimate(wait, needed, coming, ahead, pace),
         )
         ahead.update(needed)
@@ -107,28 +111,45 @@ def _coming(holdings: Mapping[str, Holding], decisions: Mapping[str, Decision]) 
     return coming
 
 
-def _holders(snapshot: Snapshot, wait: Wait, where: set[str]) -> tuple[Holder, ...]:
-    ours: Counter[str] = Counter()
-    found = []
-    for holding in snapshot.holdings:
-        if holding.phase not in _ON_THE_GPU:
-            continue
-        ours.update(holding.footprint)
-        held = {uuid: n for uuid, n in holding.footprint.items() if uuid in where and n}
-        runs = wait.reason is not Reason.NO_PLACE or holding.running_since is not None
-        if held and runs and holding.kernel_id != wait.kernel_id:
-            found.append(Holder(kernel_id=holding.kernel_id, label=holding.label, footprint=held))
-    arriving = {
-        uuid for h in snapshot.holdings if h.phase is Phase.RESTORING for uuid in h.footprint
-    }  # what of it has arrived is not known exactly
-    others = {
-        gpu.uuid: gpu.used_bytes - ours[gpu.uuid]
-        for gpu in snapshot.gpus or ()
-        if gpu.uuid in where - arriving and gpu.used_bytes > ours[gpu.uuid]
-    }
-    if others and wait.reason is not Reason.NO_PLACE:
-        found.append(Holder(kernel_id=None, label=SOMEBODY_ELSE, footprint=others))
-    return tuple(sorted(found, key=lambda h: (-sum(h.footprint.values()), h.kernel_id or "")))
+class _Holders:
+    """Who holds what on each GPU, most bytes first: sorted once, for however many wait."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._here: dict[str, list[Holding]] = {}
+        self._used: Counter[str] = Counter()  # by this server's kernels
+        for holding in snapshot.holdings:
+            if holding.phase in _ON_THE_GPU:
+                self._used.update(holding.footprint)
+                for uuid, held in holding.footprint.items():
+                    if held:
+                        self._here.setdefault(uuid, []).append(holding)
+        for uuid, holdings in self._here.items():
+            holdings.sort(key=lambda h, uuid=uuid: (-h.footprint[uuid], h.kernel_id))
+        # How much of what is being restored has arrived is not known exactly, so neither is what others hold there.
+        arriving = {uuid for h in snapshot.holdings if h.phase is Phase.RESTORING for uuid in h.footprint}
+        self._others = {
+            gpu.uuid: gpu.used_bytes - self._used[gpu.uuid]
+            for gpu in snapshot.gpus or ()
+            if gpu.uuid not in arriving and gpu.used_bytes > self._used[gpu.uuid]
+        }
+
+    def of(self, wait: Wait, where: set[str]) -> tuple[Holder, ...]:
+        """The `MOST_HOLDERS` that hold most on these GPUs, the kernel that waits left out."""
+        for_a_place = wait.reason is Reason.NO_PLACE
+        found: dict[str, Holder] = {}
+        for uuid in where:
+            here = (h for h in self._here.get(uuid, ()) if not for_a_place or h.running_since is not None)
+            for holding in islice((h for h in here if h.kernel_id != wait.kernel_id), MOST_HOLDERS):
+                held = {uuid: n for uuid, n in holding.footprint.items() if uuid in where and n}
+                found[holding.kernel_id] = Holder(
+                    kernel_id=holding.kernel_id, label=holding.label, footprint=held
+                )
+        holders = list(found.values())
+        others = {uuid: n for uuid, n in self._others.items() if uuid in where}
+        if others and not for_a_place:
+            holders.append(Holder(kernel_id=None, label=SOMEBODY_ELSE, footprint=others))
+        holders.sort(key=lambda h: (-sum(h.footprint.values()), h.kernel_id or ""))
+        return tuple(holders[:MOST_HOLDERS])
 
 
 def _estimate(

@@ -74,7 +74,7 @@ class KernelMemory:
             self.rested()  # it was used since: whatever stood in the way may be gone
         if holding.running_since or holding.waiting or holding.last_active_at != self.holding.last_active_at:
             self.warned_at, self.restored_early = None, False
-        if _waits_for(holding) != _waits_for(self.holding):
+        if self.admitted_at is not None and not _waits_since(holding, self.admitted_at):
             self.admitted_at = None
             self.went_ahead.set()
         self.holding = holding
@@ -156,8 +156,10 @@ class KernelMemory:
         self.retry_at = self.grown_until = None
 
 
-def _waits_for(holding: Holding) -> tuple[datetime | None, datetime | None]:
-    return holding.room_wanted_at, holding.place_wanted_at
+def _waits_since(holding: Holding, at: datetime) -> bool:
+    """Whether code that waited in the kernel then waits still; what began to wait later is another wait."""
+    begun = (holding.room_wanted_at if any(holding.room_wanted.values()) else None, holding.place_wanted_at)
+    return any(since is not None and since <= at for since in begun)
 
 
 def settle(memory: KernelMemory, now: datetime, at_once: bool) -> tuple[Event, Reason | None, str] | None:

@@ -160,7 +160,11 @@ def test_no_more_kernels_run_on_a_gpu_than_places(snapshot: Snapshot, policy: Po
     """Whoever is let go ahead to run finds a place on each GPU that it holds memory on."""
     pairs, limit = decided(snapshot, policy, history), policy.max_running_per_gpu
     goes = [
-        h for h, d in pairs if isinstance(d, Restore | Admit) and d.reason in (Reason.USER_CODE, Reason.PLACE)
+        h
+        for h, d in pairs
+        if isinstance(d, Restore | Admit)
+        and d.reason in (Reason.USER_CODE, Reason.PLACE)
+        and not h.running_since
     ]
     running = [
         h

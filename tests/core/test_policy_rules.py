@@ -470,6 +470,8 @@ def test_running_places_go_in_order_of_arrival():
         Wait("c", Reason.NO_PLACE, 2),
         Restore("w", Reason.USER_CODE),
     )
+    subshell = replace(busy, place_wanted_at=NOW)
+    assert decide(world(subshell), policy, {}) == (Admit("a", Reason.PLACE),), "it has its place already"
     assert decide(world(busy, first, second), POLICY, {})[1:] == (
         Admit("b", Reason.PLACE),
         Admit("c", Reason.PLACE),

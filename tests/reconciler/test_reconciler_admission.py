@@ -311,3 +311,24 @@ async def test_what_neighbours_wait_for_is_taken_from_the_idle():
     assert one.status().problems == ("The board cannot be read.",)
     await one.stop()
     assert board.published == []
+
+
+async def test_a_status_that_crosses_the_word_gives_no_second_admission():
+    """An agent dates the wait a little otherwise than the server did: the same wait, until it is over."""
+    world = World()
+    kernel = world.start("a", g0=2 * GIB)
+    other = world.start("b", g0=2 * GIB)
+    one = reconciler(world, max_running_per_gpu=1)
+    await rounds(one, world)
+    deaf = asyncio.Event()
+    world.script = lambda call, when: deaf if (call, when) == ("admit", "before") else None
+    world.want_place("a")
+    await one.tick()
+    assert one.status().decisions["a"] == Admit("a", Reason.PLACE)
+    kernel.place_wanted_at -= timedelta(milliseconds=3)
+    other.place_wanted_at = kernel.place_wanted_at - MINUTE
+    await one.tick()
+    assert one.status().decisions["a"] == Keep("a", Reason.IN_FLIGHT)
+    assert one.status().decisions["b"] == Wait("b", Reason.NO_PLACE, 1)
+    deaf.set()
+    await one.quiet()
