@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from user_server import Desk, Machine
+from user_server import Desk, Machine, become
 
 from jupyter_gpu_reclaim.node import NodeBoard
 from jupyter_gpu_reclaim.sim.board import Board, MiB
@@ -31,6 +31,8 @@ def machine() -> Iterator[Machine]:
         pytest.skip("needs root, to run servers as three other users")
     if shutil.which("setpriv") is None:
         pytest.skip("needs setpriv (of util-linux), to run servers as three other users")
+    if become(20001) is None:
+        pytest.skip("needs an interpreter that other users can read, or CAP_DAC_READ_SEARCH to let them")
     folder = Path(tempfile.mkdtemp(prefix="gpu-reclaim-test-"))  # pytest's own are closed to other users
     folder.chmod(0o755)
     with Board.create(

@@ -5,19 +5,40 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jupyter_server
 from running_server import SETTINGS, RunningServer
 
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook
 from jupyter_gpu_reclaim.sim.board import Board
-from jupyter_gpu_reclaim.sim.build import cache_folder, torch_device_library
+from jupyter_gpu_reclaim.sim.build import cache_folder, nvml_library, torch_device_library
 from jupyter_gpu_reclaim.sim.environment import environment
 
 T = TypeVar("T")
+READING_ALL = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+
+
+def become(uid: int) -> list[str] | None:
+    """What to put before a command so that it runs as this user; None where such a process could not run at all.
+
+    The interpreter and what was built may lie in a home that is closed to others. Then the process may read whatever
+    root may, if we can have it so; it can write no more than the user.
+    """
+    needed = [jupyter_server.__file__, str(nvml_library()), str(torch_device_library())]
+    for rights in ((), READING_ALL):
+        command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *rights]
+        read = "import sys\nfor path in sys.argv[1:]: open(path).close()"
+        if not subprocess.run(
+            [*command, sys.executable, "-c", read, *needed], capture_output=True
+        ).returncode:
+            return command
+    return None
 
 
 @dataclass
@@ -40,10 +61,7 @@ class UserServer(JupyterServer):
         await self._process.wait()
 
     def _command(self) -> list[str]:
-        # The interpreter and what was built may lie in a home that is closed to others: they may read, never write, it.
-        reading = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-        become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", *reading]
-        return [*become, *super()._command()]
+        return [*become(self.uid), *super()._command()]
 
     def _environment(self) -> dict[str, str]:
         user = f"user{self.uid}"
@@ -106,7 +124,6 @@ class Machine:
     """Three users' servers and desks, the GPU they share, and the loop for all of them. A context manager."""
 
     def __init__(self, folder: Path, board: Board, settings: dict[str, Any]) -> None:
-        torch_device_library()
         self.board = board
         self.node_dir = folder / "node"
         self.node_dir.mkdir()
