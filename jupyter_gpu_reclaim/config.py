@@ -191,6 +191,15 @@ class PolicyTraits(HasTraits):
         directory, which needs no setting up.""",
     ).tag(config=True)
 
+    node_dir = Unicode(
+        "",
+        help="""A directory that all servers using the same GPUs share, in which they tell each other what their
+        notebooks wait for and take turns restoring: made by the administrator, writable for all of them, with the
+        sticky bit (mode 1777), on a local disk or in memory; mounted into every container. "", the default:
+        /run/jupyter_gpu_reclaim where that exists, else /tmp/jupyter_gpu_reclaim. Without one, a server works alone,
+        and its status says so.""",
+    ).tag(config=True)
+
     tick_seconds = Seconds(
         5.0,
         min=0.1,

@@ -19,6 +19,7 @@ import jupyter_gpu_reclaim
 from jupyter_gpu_reclaim import agent
 from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
+from jupyter_gpu_reclaim.node import NodeBoard
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reconciler import Reconciler
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus
@@ -95,7 +96,13 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         observer = ServerObserver(serverapp.kernel_manager, labels, links, injection, Nvml(), owner_name())
         started.push_async_callback(observer.close)
         reconciler = Reconciler(
-            observer, kernels, self.reclaim_log, SystemClock(), policy, tick_seconds=self.tick_seconds
+            observer,
+            kernels,
+            self.reclaim_log,
+            SystemClock(),
+            policy,
+            tick_seconds=self.tick_seconds,
+            board=NodeBoard(Path(self.node_dir) if self.node_dir else None),
         )
         events = Events(serverapp.event_logger, links, kernels, injection, self.log)
         started.push_async_callback(links.stop)
