@@ -1,5 +1,6 @@
 // The device's memory: a share of the board, cached in segments as CUDA's allocator does (512-byte rounding; 2 MiB, 20 MiB
 // or exact segments; split, merge; one retry after giving the cache back). "Device memory" is anonymous host memory.
+// Before it gives up it asks the agent of this process, if there is one, for room, and tries again when told to.
 #pragma once
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <set>
 
+#include "ask_for_room.h"
 #include "connection.hpp"
 
 namespace simgpu {
@@ -59,8 +61,11 @@ struct Allocator final : c10::DeviceAllocator {
     if (connection().mode(MODE_WARM_PAGES) && access != PROT_NONE) memset(at, 0, bytes);
     return at;
   }
+  static size_t segment_bytes(size_t n, bool small) {
+    return small ? kSmallSegment : n < kExactFrom ? kLargeSegment : up(n, kSmallSegment);
+  }
   Block* from_board(DeviceIndex d, size_t n, bool small) {
-    size_t bytes = small ? kSmallSegment : n < kExactFrom ? kLargeSegment : up(n, kSmallSegment);
+    size_t bytes = segment_bytes(n, small);
     auto& board = connection();
     if (!board.take(d, bytes)) return nullptr;
     int access = board.mode(MODE_PROTECT) && !open_depth ? PROT_NONE : PROT_READ | PROT_WRITE;
@@ -91,6 +96,15 @@ struct Allocator final : c10::DeviceAllocator {
         release(d);
         stats[d].num_alloc_retries++;
         b = from_board(d, n, small);
+      }
+      for (double since = room_seconds(); !b;) {
+        auto missing = segment_bytes(n, small) + (board.row[d] ? 0 : board.shared().context_bytes);
+        guard.unlock();   // others go on allocating and freeing meanwhile
+        bool again = ask_for_room(d, missing, room_seconds() - since);
+        guard.lock();
+        if (!again) break;
+        b = from_cache(d, n, small);
+        if (!b) b = from_board(d, n, small);
       }
     }
     if (!b) out_of_memory(d, requested);
