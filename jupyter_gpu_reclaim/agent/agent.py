@@ -9,6 +9,7 @@ from .gate import Gate
 from .kernel_hooks import KernelHooks
 from .link import Link, start_thread
 from .moves import Moves, offload_of_torch
+from .out_of_memory import explain_out_of_memory
 from .protocol import RESIDENT
 from .replies import failed, refused
 from .reporter import Notes, Reporter
@@ -43,6 +44,7 @@ class Agent:
     def start(self):
         """Put the gate in place and begin to talk to the server."""
         KernelHooks(self._kernel, self.gate).install()
+        explain_out_of_memory(self._kernel.shell, self.room, self.gate, self.notes.add)
         os.register_at_fork(after_in_child=self._become_inert)
         self.room.listen()
         start_thread("gpu-reclaim-agent-room", self.room.run)

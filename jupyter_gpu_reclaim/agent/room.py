@@ -24,7 +24,7 @@ _PEER = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
 class Wish:
     """So many bytes wanted of one GPU: by an allocation that waits at the other end of `connection`, or (None) soon."""
 
-    __slots__ = ("connection", "nbytes", "since_at", "until", "uuid")
+    __slots__ = ("connection", "nbytes", "since_at", "until", "uuid", "waited_seconds")
 
     def __init__(self, uuid, nbytes, waited_seconds, limit_seconds, connection=None):
         self.uuid = uuid
@@ -32,6 +32,7 @@ class Wish:
         self.connection = connection
         self.since_at = time.time() - waited_seconds
         self.until = time.monotonic() + limit_seconds - waited_seconds
+        self.waited_seconds = 0.0  # once it has been given up
 
 
 class Room:
@@ -54,6 +55,7 @@ class Room:
         self._rouse, self._roused = socket.socketpair()
         self._selector.register(self._roused, selectors.EVENT_READ)
         self.wait_seconds = 0.0
+        self.waited_in_vain = None  # the last `Wish` of an allocation that was given up
 
     def listen(self):
         """Take the name that allocators of this process look for. Without it their errors come as they would have."""
@@ -87,7 +89,7 @@ class Room:
             self._answer(wish, TRY_AGAIN)
 
     def end_waits(self, interrupted):
-        """What waits gets its error now; after an interrupt nothing waits any more that runs already."""
+        """What waits gets its error now; after an interrupt nothing waits any more that user code at work asks for."""
         if interrupted:
             self._interrupted_at = time.time()
         for wish in list(self._wishes):
@@ -108,7 +110,7 @@ class Room:
 
         Whether that was said.
         """
-        uuid = gpu_with_room(index, nbytes) if self.wait_seconds and self._link.up else None
+        uuid = gpu_with_room(index, nbytes) if self.wait_seconds and self._may_wait() else None
         if uuid is None:
             return False
         self._wishes[Wish(uuid, nbytes, 0.0, self.wait_seconds)] = True
@@ -139,6 +141,7 @@ class Room:
             self._selector.unregister(connection)
             connection.close()
             if self._wishes.pop(wish, None):  # interrupted, or out of patience with us
+                self._interrupted_at = time.time()
                 self._on_change()
 
     def _accept(self):
@@ -191,6 +194,9 @@ class Room:
         """The last word; the other end then hangs up."""
         if self._wishes.pop(wish, None):
             if wish.connection is not None:
+                if word == GIVE_UP:
+                    wish.waited_seconds = time.time() - wish.since_at
+                    self.waited_in_vain = wish
                 _tell(wish.connection, word)
             self._on_change()
 

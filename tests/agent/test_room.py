@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from kernel_rig import Rig
+from real_kernel import Cell
 
+from jupyter_gpu_reclaim.agent.torch_offload.out_of_memory import failed_allocation
 from jupyter_gpu_reclaim.sim.board import Board, MiB
 from jupyter_gpu_reclaim.sim.environment import environment
 
@@ -252,3 +256,72 @@ def test_without_a_server_the_error_comes_at_once(tmp_path: Path, simgpu_server:
         crowd.server.wait_for_op("room_wanted", seen, gpus={})
     finally:
         crowd.stop()
+
+
+def shown(cell: Cell) -> str:
+    """The traceback that a cell showed, in one line."""
+    return " ".join("\n".join(cell.reply["traceback"]).split())
+
+
+def test_an_error_after_a_wait_says_so(tmp_path: Path, simgpu_server: None) -> None:
+    """A cell that waited to its time limit says for how long and for what; its error is torch's own."""
+    crowd = Crowded(tmp_path)
+    crowd.server.welcome["room_wait_seconds"] = 0.5
+    try:
+        crowd.start().fill()
+        cell = crowd.kernel.finish(crowd.start_waiting())
+        assert cell.ename == "OutOfMemoryError"
+        assert re.search(r"the cell waited \d+ s for room for 40\.0 MiB, and none came", shown(cell))
+        crowd.server.wait_for_op("room_wanted", gpus={})
+    finally:
+        crowd.stop()
+
+
+def test_where_none_can_wait_the_error_says_what_is_done(tmp_path: Path, simgpu_server: None) -> None:
+    """With an allocator that has nobody to ask, the error names the bytes and what a second run costs; room is wanted.
+
+    The wish ends with an admission, or by itself after the time one would have waited.
+    """
+    crowd = Crowded(tmp_path)
+    crowd.server.welcome["room_wait_seconds"] = 600.0
+    try:
+        crowd.start().fill()
+        crowd.kernel.run(
+            "import sys; sys.modules['_jupyter_gpu_reclaim_agent'].running.room._listener.close()"
+        )
+        seen = len(crowd.server.heard)
+        cell = crowd.kernel.run(WAITING)
+        assert cell.ename == "OutOfMemoryError"
+        assert "room for 40.0 MiB was asked for" in shown(cell)
+        assert "safe only if all of it may run twice" in shown(cell)
+        crowd.server.wait_for_op("room_wanted", seen, gpus={crowd.uuid: WANTED})
+        crowd.server.tell("admit")
+        crowd.server.wait_for_op("room_wanted", seen, gpus={})
+        assert "room for" not in shown(
+            crowd.kernel.run("raise MemoryError('Tried to allocate 2 bytes. GPU 0')")
+        )
+        agent = "sys.modules['_jupyter_gpu_reclaim_agent'].running"
+        crowd.kernel.run(f"{agent}.room.wait_seconds = 0.2")
+        seen = len(crowd.server.heard)
+        crowd.kernel.run(WAITING)
+        crowd.server.wait_for_op("room_wanted", seen, gpus={crowd.uuid: WANTED})
+        crowd.server.wait_for_op("room_wanted", seen, gpus={})
+    finally:
+        crowd.stop()
+
+
+CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB"
+FAILED = [
+    (f"{CUDA}. GPU 1 has a total capacity of 79.10 GiB of which 1.15 GiB is free.", (1, 2.005 * (1 << 30))),
+    (f"{CUDA} (GPU 0; 7.93 GiB total capacity; 6.86 GiB already allocated)", (0, 2.005 * (1 << 30))),
+    ("CUDA out of memory. Tried to allocate 20 MiB. GPU 3 has a total", (3, 20 << 20)),
+    ("CUDA error: out of memory", None),
+]
+
+
+@pytest.mark.parametrize(("message", "failed"), FAILED)
+def test_torchs_message_tells_what_was_asked(message: str, failed: tuple[int, float] | None) -> None:
+    """Both of torch's wordings give the GPU and the bytes, rounded up; an error that says nothing gives nothing."""
+    found = failed_allocation(torch.OutOfMemoryError(message))
+    assert found == (failed if failed is None else (failed[0], int(failed[1])))
+    assert failed_allocation(RuntimeError(message)) is None

@@ -42,6 +42,7 @@ __all__ = [
     "SpillRoom",
     "TorchOffload",
     "Unsupported",
+    "failed_allocation",
     "gpu_with_room",
     "torch_is_loaded",
 ]
@@ -71,6 +72,15 @@ def gpu_with_room(index, nbytes):
     usage = accelerator.touched().get(index)
     held = usage.reserved_bytes if usage else 0
     return accelerator.uuid(index) if held + nbytes <= accelerator.total_bytes(index) else None
+
+
+def failed_allocation(error):
+    """(index of the GPU, bytes asked of the driver) if this is torch's out-of-memory error and says so, else None."""
+    if not torch_is_loaded():
+        return None
+    from . import out_of_memory
+
+    return out_of_memory.failed_allocation(error)
 
 
 def _ignore(done_bytes, total_bytes):

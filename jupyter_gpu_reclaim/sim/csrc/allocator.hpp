@@ -107,7 +107,7 @@ struct Allocator final : c10::DeviceAllocator {
         if (!b) b = from_board(d, n, small);
       }
     }
-    if (!b) out_of_memory(d, requested);
+    if (!b) out_of_memory(d, segment_bytes(n, small));
     if (b->bytes - n >= (small ? 512 : kSmall)) {
       char* rest = b->at + n;
       blocks[rest] = Block{rest, b->bytes - n, 0, b->segment, false};
@@ -124,11 +124,11 @@ struct Allocator final : c10::DeviceAllocator {
     count(stats[d].requested_bytes, small, sign * (int64_t)b.requested);
     for (auto* a : {&stats[d].allocation, &stats[d].active}) count(*a, small, sign);
   }
-  [[noreturn]] void out_of_memory(DeviceIndex d, size_t requested) {
+  [[noreturn]] void out_of_memory(DeviceIndex d, size_t bytes) {
     stats[d].num_ooms++;
     auto& board = connection();
     auto now = [](const StatArray& a) { return a[0].current; };
-    TORCH_CHECK_WITH(OutOfMemoryError, false, "simgpu out of memory. Tried to allocate ", requested, " bytes. GPU ", (int)d,
+    TORCH_CHECK_WITH(OutOfMemoryError, false, "simgpu out of memory. Tried to allocate ", bytes, " bytes. GPU ", (int)d,
       " has a total capacity of ", board.shared().device[d].total_bytes, " bytes of which ", board.free_bytes(d),
       " are free. This process has ", board.row[d] ? board.row[d]->used_bytes : 0, " bytes in use; ", now(stats[d].allocated_bytes),
       " allocated by PyTorch, ", now(stats[d].reserved_bytes), " reserved. (simulated GPU)");
