@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "demo": {"core", "gpu", "sim"},
     "bench": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "sim", "demo", "agent"},
     "doctor": {"core", "gpu", "sim", "agent"},
-    "cli": {"core", "config", "demo", "bench", "doctor", "sim"},
+    "cli": {"core", "config", "gpu", "demo", "bench", "doctor", "sim"},
     "agent": set(),
 }
 ONLY_HERE = {
