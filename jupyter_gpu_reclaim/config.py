@@ -179,6 +179,14 @@ class PolicyTraits(HasTraits):
         minutes: longer, and its user should know rather than wait.""",
     ).tag(config=True)
 
+    room_wait_seconds = Seconds(
+        30.0,
+        help="""Seconds for which a running cell that finds no room on the GPU for a tensor waits for it, while idle
+        kernels make room; then it gets the out-of-memory error that it would have got at once. 0: it never waits. The
+        default, 30, is long beside a reclaim. Only while `mode` is "on", and only where the allocator can wait
+        (docs/admission.md says where).""",
+    ).tag(config=True)
+
     retry_after_seconds = Seconds(
         _DEFAULT.retry_after,
         help="""Seconds of rest after a move that failed or was refused, before it is tried again. Restores are tried

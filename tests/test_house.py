@@ -41,7 +41,7 @@ MAY_IMPORT = {
         "server",
     },
     "doctor": {"core", "gpu", "sim", "agent"},
-    "cli": {"core", "config", "demo", "bench", "doctor", "sim"},
+    "cli": {"core", "config", "gpu", "demo", "bench", "doctor", "sim"},
     "agent": set(),
 }
 ONLY_HERE = {

@@ -124,6 +124,8 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             "host_reserve_bytes": self.host_reserve_bytes,
             "verify_episodes": self.verify_episodes,
             "harmless_modules": list(self.harmless_modules),
+            "places": self.max_running_per_gpu > 0,
+            "room_wait_seconds": self.room_wait_seconds if self.mode == "on" else 0.0,
         }
 
 

@@ -97,6 +97,10 @@ class Accelerator:
         """The UUID of a touched device."""
         return self.describe(index)[0]
 
+    def total_bytes(self, index):
+        """The memory of a device, all of it, whoever holds it."""
+        return self._properties(index).total_memory
+
     def live_blocks(self):
         """The live `Blocks` of torch's allocator, or None where this accelerator cannot list them."""
         if self._snapshot is None:
