@@ -54,6 +54,7 @@ class Moves:
         self._neighbours = neighbours
         self._done = done  # called after every outcome
         self._tasks: dict[asyncio.Task, str] = {}
+        self._admitting: set[str] = set()  # kernels whose code is being told to go ahead
         self._last_row_at: datetime | None = None
         self.simulated_gpus: frozenset[str] = frozenset()
         self.driver: str | None = None  # its version, as it was last seen
@@ -165,9 +166,17 @@ class Moves:
         self._start(memory, self._move(memory, act, policy, _RESTORE_EVENTS), "restore")
 
     def admit(self, memory: KernelMemory) -> None:
-        """Tell code that waits inside the kernel to go ahead."""
+        """Tell code that waits inside the kernel to go ahead; once, however long the word takes to get there."""
         memory.admit(self._clock.now())
-        self._track(answers.admit(memory, self._kernels, self._neighbours), memory.kernel_id, "admit")
+        if memory.kernel_id not in self._admitting:
+            self._admitting.add(memory.kernel_id)
+            self._track(self._admit(memory), memory.kernel_id, "admit")
+
+    async def _admit(self, memory: KernelMemory) -> None:
+        try:
+            await answers.admit(memory, self._kernels, self._neighbours)
+        finally:
+            self._admitting.discard(memory.kernel_id)
 
     def end_wait(self, memory: KernelMemory, policy: Policy) -> None:
         """End the cells that have waited for room or a place for too long; the kernel's data stays where it is."""
