@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
 
-lab: .venv/demo
+lab: .venv/lab
 	$(BIN)/jupyter gpu-reclaim lab
 
 # Two at a time: most tests wait for a kernel most of the time.
@@ -26,6 +26,10 @@ $(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
+
+# The front end is built for those who look at it; the others need no npm.
+.venv/lab .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
+.venv/demo .venv/bench .venv/lint: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --quiet --editable '.[$*]'
