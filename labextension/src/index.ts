@@ -1,6 +1,6 @@
 /** JupyterLab's and Notebook 7's entry points: makes the parts and puts them together. Nothing is decided here. */
 
-import { ILabShell, ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ILabShell, ILayoutRestorer, IRouter, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette, IThemeManager, IToolbarWidgetRegistry } from '@jupyterlab/apputils';
 import { INotebookTracker, type NotebookPanel } from '@jupyterlab/notebook';
 import { IRunningSessionManagers } from '@jupyterlab/running';
@@ -12,6 +12,7 @@ import { Api } from './api';
 import { EarlyRestore, warnBeforeReclaims } from './attention';
 import { addCommands } from './commands';
 import { NotebookIndicator, StatusBarItem } from './indicators';
+import { addLog } from './log';
 import { Model } from './model';
 import { Preferences } from './preferences';
 import { RunningOnGpu } from './running';
@@ -126,4 +127,13 @@ const running: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default [model, sidebar, indicators, running];
+const log: JupyterFrontEndPlugin<void> = {
+  id: `${EXTENSION}:log`,
+  description: 'The log of reclaims and restores, in the main area.',
+  autoStart: true,
+  requires: [IGpuReclaim],
+  optional: [ILayoutRestorer, ICommandPalette, IRouter],
+  activate: addLog
+};
+
+export default [model, sidebar, indicators, running, log];

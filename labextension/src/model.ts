@@ -6,7 +6,7 @@ import { Poll } from '@lumino/polling';
 import { Signal } from '@lumino/signaling';
 
 import { ApiProblem, isOurEvent, type Api } from './api';
-import type { History, Instant, Status, Totals } from './types';
+import type { History, Instant, LogFilters, LogPage, Status, Totals } from './types';
 
 const MOVING_MS = 1000;
 const LONGEST_MS = 60_000;
@@ -37,7 +37,7 @@ export class Model implements IDisposable {
   private known: State = { status: null, problem: null, history: null, totals: null };
   private looking: Promise<void> | null = null;
   private again = false;
-  private canPrefetch = true;
+  private readonly absent = new Set<string>(); // calls that this server does not have
   private refreshMs: number;
   private readonly api: Api;
   private readonly events: Event.Stream;
@@ -87,10 +87,15 @@ export class Model implements IDisposable {
   async lookBack(now: Date): Promise<void> {
     const since = new Date(now.getTime() - HISTORY_HOURS * 3_600_000);
     const [history, totals] = await Promise.all([
-      orNull(this.api.history(since.toISOString(), now.toISOString())),
-      orNull(this.api.totals())
+      this.ifThere('history', () => this.api.history(since.toISOString(), now.toISOString())),
+      this.ifThere('totals', () => this.api.totals())
     ]);
     this.set({ ...this.known, history, totals });
+  }
+
+  /** One page of the log, newest first; `after` is `next` of the page before. Rejects with an `ApiProblem`. */
+  log(filters: LogFilters, after: string | null, limit: number): Promise<LogPage> {
+    return this.api.log(filters, after, limit);
   }
 
   /** Rejects with an `ApiProblem` that says why not; so do the other acts. */
@@ -112,15 +117,8 @@ export class Model implements IDisposable {
 
   /** Somebody looks at this kernel's notebook: bring its data back if that costs nobody anything. Never rejects. */
   async prefetch(kernelId: string): Promise<void> {
-    if (!this.canPrefetch) {
-      return;
-    }
-    try {
-      await this.act(this.api.prefetch(kernelId));
-    } catch (error) {
-      // Refused or not, the next cell brings the data back; a server that cannot is not asked again.
-      this.canPrefetch = !(error instanceof ApiProblem && error.kind === 'absent');
-    }
+    // Refused or not, the next cell brings the data back.
+    await this.ifThere('prefetch', () => this.act(this.api.prefetch(kernelId)));
   }
 
   dispose(): void {
@@ -144,6 +142,21 @@ export class Model implements IDisposable {
       return await call;
     } finally {
       void this.look();
+    }
+  }
+
+  /** The answer, or null; a server that does not know the call is not asked again. */
+  private async ifThere<T>(name: string, call: () => Promise<T>): Promise<T | null> {
+    if (this.absent.has(name)) {
+      return null;
+    }
+    try {
+      return await call();
+    } catch (error) {
+      if (error instanceof ApiProblem && error.kind === 'absent') {
+        this.absent.add(name);
+      }
+      return null; // the status tells what is wrong with the server
     }
   }
 
@@ -177,14 +190,6 @@ export class Model implements IDisposable {
       this.known = now;
       this.changed.emit({ before, now });
     }
-  }
-}
-
-async function orNull<T>(answer: Promise<T>): Promise<T | null> {
-  try {
-    return await answer;
-  } catch {
-    return null; // the status tells what is wrong with the server
   }
 }
 

@@ -10,6 +10,7 @@ export const EXTENSION = 'jupyter-gpu-reclaim';
 export const TRANSLATION = 'jupyter_gpu_reclaim';
 export const PLUGIN = `${EXTENSION}:plugin`;
 export const SIDEBAR = 'gpu-reclaim-sidebar';
+export const LOG = 'gpu-reclaim-log';
 export const INDICATOR = 'gpu-reclaim';
 
 /** Each takes `kernelId`; without it, the kernel of the notebook in front is meant. */
@@ -21,6 +22,7 @@ export namespace CommandIDs {
   export const open = 'gpu-reclaim:open-notebook';
   export const showSidebar = 'gpu-reclaim:show-sidebar';
   export const showLog = 'gpu-reclaim:show-log';
+  export const followLink = 'gpu-reclaim:follow-link';
 }
 
 /** The one model of the page, and how its user likes to see it. */
