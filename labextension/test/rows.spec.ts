@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import { rowOf, rowsOf, type RowState } from '../src/select/rows';
 import type { Kernel } from '../src/types';
-import { aKernel, aReclaimedKernel, aStatus, GIB, instant, language, NOW } from './worlds';
+import { aKernel, aReclaimedKernel, aStatus, GIB, GPU, instant, language, NOW } from './worlds';
 
 const { policy } = aStatus();
 const row = (kernel: Kernel) => rowOf(kernel, policy, NOW, language);
@@ -45,7 +45,18 @@ describe('a row', () => {
     const waiting = aReclaimedKernel({
       decision: { act: 'wait', kernel_id: 'k1', reason: 'no_room', position: 1 },
       explanation: 'Waiting for room on the GPU.',
-      wait: { holders: [{ label: 'a/train.ipynb', bytes: 2 * GIB }, { label: 'another user' }], estimate_seconds: 90 }
+      wait: {
+        since: instant(-5),
+        position: 1,
+        reason: 'no_room',
+        needed: { [GPU]: 4 * GIB },
+        missing: { [GPU]: GIB },
+        holders: [
+          { kernel_id: 'k2', label: 'a/train.ipynb', footprint: { [GPU]: 2 * GIB } },
+          { kernel_id: null, label: 'another user', footprint: {} }
+        ],
+        estimate_seconds: 90
+      }
     });
     expect(row(waiting).why).toBe('Waiting for room on the GPU. Held by train.ipynb (2.0 GiB), another user. About 1 min to go.');
   });

@@ -23,7 +23,7 @@ export function LogFilterBar({ question, notebooks, gpus, onChange, trans }: Log
   const reasons = REASONS.map(reason => ({ id: reason, label: reason.replaceAll('_', ' ') }));
   return (
     <div className="jp-GpuReclaimLog-filters" role="search" aria-label={trans.__('Filters')}>
-      <Select label={trans.__('Notebook')} value={question.kernelId} choices={notebooks} onChange={change('kernelId')} trans={trans} />
+      <Select label={trans.__('Notebook')} value={question.notebook} choices={notebooks} onChange={change('notebook')} trans={trans} />
       <Select label={trans.__('GPU')} value={question.gpu} choices={gpus} onChange={change('gpu')} trans={trans} />
       <Select label={trans.__('Reason')} value={question.reason} choices={reasons} onChange={change('reason')} trans={trans} />
       <Select label={trans.__('Outcome')} value={question.outcome} choices={outcomesOf(trans)} onChange={change('outcome')} trans={trans} />

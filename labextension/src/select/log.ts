@@ -36,7 +36,8 @@ export interface Outcome {
 }
 
 export interface LogQuestion {
-  kernelId: string;
+  /** The path, as the log has it. */
+  notebook: string;
   gpu: string;
   reason: string;
   outcome: string;
@@ -45,9 +46,9 @@ export interface LogQuestion {
   until: string;
 }
 
-export const EVERYTHING: LogQuestion = { kernelId: '', gpu: '', reason: '', outcome: '', since: '', until: '' };
+export const EVERYTHING: LogQuestion = { notebook: '', gpu: '', reason: '', outcome: '', since: '', until: '' };
 /** Why anything in the log was done or not done. */
-export const REASONS = ['idle', 'pressure', 'admission', 'requested', 'user_code', 'dry_run', 'cancelled', 'no_room', 'copy_damaged'];
+export const REASONS = ['idle', 'pressure', 'admission', 'requested', 'user_code', 'dry_run', 'cancelled', 'room', 'prefetch', 'no_room', 'copy_damaged'];
 
 export function outcomesOf(trans: TranslationBundle): Outcome[] {
   return [
@@ -63,7 +64,7 @@ export function outcomesOf(trans: TranslationBundle): Outcome[] {
 export function filtersOf(question: LogQuestion, trans: TranslationBundle): LogFilters {
   const events = outcomesOf(trans).find(outcome => outcome.id === question.outcome)?.events;
   return {
-    ...(question.kernelId && { kernel_id: question.kernelId }),
+    ...(question.notebook && { notebook: question.notebook }),
     ...(question.gpu && { gpu: question.gpu }),
     ...(question.reason && { reason: question.reason }),
     ...(events && { event: events }),

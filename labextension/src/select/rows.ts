@@ -39,7 +39,8 @@ const ORDER: readonly RowState[] = [
   'lost', 'trouble', 'waiting', 'restoring', 'reclaiming', 'running', 'resident', 'kept', 'left-alone', 'reclaimed', 'empty'
 ];
 const BUSY_REASONS = ['running', 'gpu_busy'];
-const SETTLED_REASONS = ['recently_active', 'idle', 'pressure', 'admission', 'requested', 'already_resident', 'turn', 'dry_run'];
+// All is well with it, and it will be reclaimed in its time.
+const SETTLED_REASONS = ['recently_active', 'cooldown', 'thrashing', 'already_resident', 'turn', 'in_flight', 'dry_run'];
 
 /** Kernels in the order in which they want attention, then by size, then by name. */
 export function rowsOf(status: Status, now: Date, language: Language): Row[] {
@@ -155,9 +156,10 @@ function whyOf(kernel: Kernel, state: RowState, now: Date, { trans, units }: Lan
 }
 
 function holdersOf(kernel: Kernel, trans: TranslationBundle, units: Units): string {
-  const names = (kernel.wait?.holders ?? []).map(holder =>
-    holder.bytes ? `${nameIn(holder.label)} (${bytesInWords(holder.bytes, units)})` : nameIn(holder.label)
-  );
+  const names = (kernel.wait?.holders ?? []).map(holder => {
+    const bytes = Object.values(holder.footprint).reduce((total, count) => total + count, 0);
+    return bytes > 0 ? `${nameIn(holder.label)} (${bytesInWords(bytes, units)})` : nameIn(holder.label);
+  });
   return names.length > 0 ? trans.__('Held by %1.', names.join(', ')) : '';
 }
 
