@@ -2,15 +2,18 @@
 
 import { Notification } from '@jupyterlab/apputils';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
+import type { TranslationBundle } from '@jupyterlab/translation';
 import type { CommandRegistry } from '@lumino/commands';
 
 import type { Change, Model } from './model';
 import { newWarnings } from './select/changes';
-import { keepChoices } from './select/keep';
+import { keepChoices, type KeepChoice } from './select/keep';
 import { nameIn, timeInWords } from './select/words';
 import { CommandIDs, type IGpuReclaim } from './tokens';
+import type { Kernel } from './types';
 
 const ASK_AGAIN_MS = 30_000;
+const MOST_AT_ONCE = 3;
 
 /** Shows a notification for each kernel that is about to be reclaimed because it is idle, with "keep" as its action. */
 export function warnBeforeReclaims(gpuReclaim: IGpuReclaim, commands: CommandRegistry): void {
@@ -19,24 +22,28 @@ export function warnBeforeReclaims(gpuReclaim: IGpuReclaim, commands: CommandReg
     if (!gpuReclaim.preferences.warnings || !now.status) {
       return;
     }
-    const keep = keepChoices(now.status.policy, new Date(), trans)[0];
-    for (const kernel of newWarnings(before, now)) {
-      const due = kernel.due_at === null ? null : new Date(kernel.due_at);
-      const when = due === null ? trans.__('soon') : trans.__('at %1', timeInWords(due, new Date()));
-      const text = trans.__('%1 is idle and gives its GPU memory back %2; its next cell brings it back.', nameIn(kernel.label), when);
-      Notification.warning(text, {
-        autoClose: due === null ? ASK_AGAIN_MS : Math.max(1000, due.getTime() - Date.now()),
-        actions: keep
-          ? [
-              {
-                label: trans.__('Keep'),
-                caption: keep.label,
-                callback: () => void commands.execute(CommandIDs.keep, { kernelId: kernel.kernel_id, seconds: keep.seconds })
-              }
-            ]
-          : []
+    const warned = newWarnings(before, now);
+    if (warned.length > MOST_AT_ONCE) {
+      Notification.warning(trans.__('%1 idle notebooks give their GPU memory back soon; their next cells bring it back.', warned.length), {
+        autoClose: ASK_AGAIN_MS,
+        actions: [{ label: trans.__('Show'), callback: () => void commands.execute(CommandIDs.showSidebar) }]
       });
+      return;
     }
+    const keep = keepChoices(now.status.policy, new Date(), trans)[0];
+    warned.forEach(kernel => warn(kernel, keep, trans, commands));
+  });
+}
+
+function warn(kernel: Kernel, keep: KeepChoice | undefined, trans: TranslationBundle, commands: CommandRegistry): void {
+  const due = kernel.due_at === null ? null : new Date(kernel.due_at);
+  const when = due === null ? trans.__('soon') : trans.__('at %1', timeInWords(due, new Date()));
+  const text = trans.__('%1 is idle and gives its GPU memory back %2; its next cell brings it back.', nameIn(kernel.label), when);
+  const callback = (): void =>
+    void commands.execute(CommandIDs.keep, { kernelId: kernel.kernel_id, seconds: keep?.seconds ?? 0 });
+  Notification.warning(text, {
+    autoClose: due === null ? ASK_AGAIN_MS : Math.max(1000, due.getTime() - Date.now()),
+    actions: keep ? [{ label: trans.__('Keep'), caption: keep.label, callback }] : []
   });
 }
 

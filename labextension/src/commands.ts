@@ -55,6 +55,8 @@ export function addCommands(
     }
   });
   add(CommandIDs.unkeep, trans.__('Keep this notebook on the GPU no longer'), row => row.keptUntil !== null, row => model.unkeep(row.kernelId));
+  commands.addCommand(CommandIDs.refresh, { label: trans.__('Refresh the GPU Status'), execute: () => model.look() });
+  palette?.addItem({ command: CommandIDs.refresh, category: trans.__('GPU Reclaim') });
   add(CommandIDs.open, trans.__('Open the notebook of a kernel'), row => row.path !== null, async row => {
     await commands.execute('docmanager:open', { path: row.path });
   });

@@ -20,6 +20,7 @@ export namespace CommandIDs {
   export const keep = 'gpu-reclaim:keep-notebook';
   export const unkeep = 'gpu-reclaim:unkeep-notebook';
   export const open = 'gpu-reclaim:open-notebook';
+  export const refresh = 'gpu-reclaim:refresh-status';
   export const showSidebar = 'gpu-reclaim:show-sidebar';
   export const showLog = 'gpu-reclaim:show-log';
   export const followLink = 'gpu-reclaim:follow-link';

@@ -109,10 +109,17 @@ def chromium(playwright: Playwright) -> Browser:
     return playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*QUIET, *sandbox])
 
 
-def open_page(browser: Browser, lab: Lab, path: str, width: int = 1280, height: int = 800) -> Page:
-    """A page at `path` below the server's base URL, once JupyterLab or Notebook is there."""
-    page = browser.new_page(viewport={"width": width, "height": height})
+def open_page(
+    browser: Browser,
+    lab: Lab,
+    path: str,
+    size: tuple[int, int] = (1280, 800),
+    prepare: Callable[[Page], None] = lambda page: None,
+) -> Page:
+    """A page at `path` below the server's base URL, once JupyterLab or Notebook is there; `prepare` has it empty."""
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     page.set_default_timeout(PATIENCE_MS)
+    prepare(page)
     page.goto(f"{lab.server.url}/{path}{'&' if '?' in path else '?'}token={lab.server.token}")
     page.wait_for_function("() => window.jupyterapp?.restored.then(() => true)")
     return page

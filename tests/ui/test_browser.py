@@ -135,7 +135,7 @@ def test_a_link_leads_into_the_log(chromium: Browser, lab: Lab) -> None:
 
 def test_notebook_7_shows_it_in_the_toolbar(chromium: Browser, lab: Lab) -> None:
     """In Notebook 7, too, the toolbar tells that the notebook was reclaimed, and its next cell is right."""
-    page = open_page(chromium, lab, "notebooks/classic.ipynb", width=1400)
+    page = open_page(chromium, lab, "notebooks/classic.ipynb", (1400, 800))
     wait_for_kernel(page)
     run_cell(page, 0)
     indicator = page.locator(".jp-GpuReclaim-toolbar button")

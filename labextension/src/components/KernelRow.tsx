@@ -37,7 +37,8 @@ export function KernelRow({ row, actions, trans }: RowProps): JSX.Element {
       </div>
       <span className="jp-GpuReclaim-bytes">{row.bytes}</span>
       <p className="jp-GpuReclaim-why">
-        <span className="jp-GpuReclaim-badge">{row.badge}</span> {row.why}
+        <span className="jp-GpuReclaim-badge">{row.badge}</span>
+        {row.why && ` · ${row.why}`}
       </p>
       <div className="jp-GpuReclaim-actions">
         {row.canReclaim && (

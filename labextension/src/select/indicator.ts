@@ -25,7 +25,7 @@ export function indicatorOf(kernel: Kernel | undefined, status: Status, now: Dat
     return null;
   }
   const what = WITH_BYTES.includes(row.state) ? row.bytes : row.badge;
-  return { state: row.state, text: language.trans.__('GPU %1', what), title: row.why, progress: row.progress };
+  return { state: row.state, text: language.trans.__('GPU %1', what), title: row.why || what, progress: row.progress };
 }
 
 /** The status bar's words: who waits or comes back, else what is held and what was won back. Null without a GPU. */
@@ -36,7 +36,7 @@ export function statusBarOf(status: Status, now: Date, language: Language): Indi
   const { trans, units } = language;
   const busy = rowsOf(status, now, language).find(row => IN_THE_WAY.includes(row.state));
   if (busy) {
-    return { state: busy.state, text: `${busy.name}: ${busy.badge}`, title: busy.why, progress: busy.progress };
+    return { state: busy.state, text: `${busy.name}: ${busy.badge}`, title: busy.why || busy.badge, progress: busy.progress };
   }
   const held = trans.__('GPU %1', bytesInWords(heldBytes(status), units));
   const wonBack = reclaimedBytes(status);

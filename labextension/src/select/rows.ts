@@ -42,14 +42,15 @@ const BUSY_REASONS = ['running', 'gpu_busy'];
 // All is well with it, and it will be reclaimed in its time.
 const SETTLED_REASONS = ['recently_active', 'cooldown', 'thrashing', 'already_resident', 'turn', 'in_flight', 'dry_run'];
 
-/** Kernels in the order in which they want attention, then by size, then by name. */
+/** Kernels in the order in which they want attention; those that wait by their place, then by size, then by name. */
 export function rowsOf(status: Status, now: Date, language: Language): Row[] {
   return status.kernels
-    .map(kernel => ({ row: rowOf(kernel, status.policy, now, language), bytes: kernel.footprint_bytes }))
+    .map(kernel => ({ row: rowOf(kernel, status.policy, now, language), kernel }))
     .sort(
       (a, b) =>
         ORDER.indexOf(a.row.state) - ORDER.indexOf(b.row.state) ||
-        b.bytes - a.bytes ||
+        (a.kernel.decision.position ?? 0) - (b.kernel.decision.position ?? 0) ||
+        b.kernel.footprint_bytes - a.kernel.footprint_bytes ||
         a.row.name.localeCompare(b.row.name)
     )
     .map(({ row }) => row);
@@ -70,7 +71,7 @@ export function rowOf(kernel: Kernel, policy: Policy, now: Date, language: Langu
     why: whyOf(kernel, state, now, language),
     progress: progressOf(kernel),
     keptUntil: pinned(kernel, now) ? timeInWords(new Date(kernel.pinned_until ?? now), now) : null,
-    canReclaim: resident && movable && !moving,
+    canReclaim: resident && movable && !moving && state !== 'running',
     canRestore: kernel.phase === 'reclaimed' && state !== 'waiting',
     canKeep: kernel.managed && state !== 'lost' && policy.max_pin_seconds !== 0
   };
@@ -152,7 +153,8 @@ function whyOf(kernel: Kernel, state: RowState, now: Date, { trans, units }: Lan
   if (state === 'waiting') {
     return [kernel.explanation, holdersOf(kernel, trans, units), estimateOf(kernel, trans)].filter(Boolean).join(' ');
   }
-  return kernel.explanation;
+  // The badge has the figures already.
+  return progressOf(kernel) === null ? kernel.explanation : '';
 }
 
 function holdersOf(kernel: Kernel, trans: TranslationBundle, units: Units): string {
