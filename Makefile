@@ -1,8 +1,9 @@
-# Each target does all its own set-up: Python 3.11+, make and g++ are all a fresh machine needs.
+# Each target does all its own set-up: Python 3.11+, make and g++ are all a fresh machine needs. The front end is built
+# with npm, from the PATH or, where there is none, from PyPI.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab test lint bench clean
+.PHONY: demo lab test lint bench screenshots clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -16,6 +17,11 @@ test: .venv/test
 
 bench: .venv/bench
 	$(BIN)/jupyter gpu-reclaim bench
+
+# The pictures of docs/users.md; needs Chromium.
+screenshots: .venv/test
+	mkdir -p docs/images
+	$(BIN)/python tests/ui/screenshots.py docs/images
 
 lint: .venv/lint
 	$(BIN)/ruff check .

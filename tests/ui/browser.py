@@ -17,7 +17,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Locator, Page, Playwright
 
-from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer
+from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook
 from jupyter_gpu_reclaim.sim.board import Board
 from jupyter_gpu_reclaim.sim.environment import environment
 
@@ -71,6 +71,16 @@ class Lab:
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """One REST call, with its path below the server's base URL."""
         return self._portal.call(self.server.request, method, path, body)
+
+    def start(self, name: str, code: str) -> OpenNotebook:
+        """A notebook nobody looks at, in whose kernel this code has run."""
+        notebook = self._portal.call(self.server.open_notebook, name)
+        self._portal.call(notebook.run, code)
+        return notebook
+
+    def start_running(self, notebook: OpenNotebook, code: str) -> None:
+        """Have its kernel run this code, and do not wait for it."""
+        self._portal.start_task_soon(notebook.run, code)
 
     def notebook(self, name: str, cells: Sequence[str]) -> None:
         """Lay a notebook with these code cells in the server's folder."""
