@@ -164,7 +164,10 @@ export class Model implements IDisposable {
     do {
       this.again = false;
       try {
-        this.set({ ...this.known, status: await this.api.status(), problem: null });
+        const status = await this.api.status();
+        if (this.known.problem || !tellSame(status, this.known.status)) {
+          this.set({ ...this.known, status, problem: null });
+        }
       } catch (error) {
         this.set({ ...this.known, problem: error instanceof ApiProblem ? error : defect(error) });
       }
@@ -191,6 +194,11 @@ export class Model implements IDisposable {
       this.changed.emit({ before, now });
     }
   }
+}
+
+/** Whether two statuses tell the same, but for when they were taken: then nothing is to be drawn anew. */
+function tellSame(one: Status, other: Status | null): boolean {
+  return other !== null && JSON.stringify({ ...one, taken_at: null }) === JSON.stringify({ ...other, taken_at: null });
 }
 
 function defect(error: unknown): ApiProblem {

@@ -3,10 +3,9 @@
 import type { IRunningSessions } from '@jupyterlab/running';
 import { notebookIcon, type LabIcon } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
-import type { ISignal } from '@lumino/signaling';
+import { Signal, type ISignal } from '@lumino/signaling';
 
 import { reclaimIcon } from './components/icons';
-import type { Model } from './model';
 import { rowsOf, type Row } from './select/rows';
 import { CommandIDs, type IGpuReclaim } from './tokens';
 
@@ -17,6 +16,9 @@ export class RunningOnGpu implements IRunningSessions.IManager {
   readonly shutdownAllLabel: string;
   readonly shutdownAllConfirmationText: string;
   readonly shutdownItemIcon: LabIcon = reclaimIcon;
+
+  private readonly listChanged = new Signal<this, void>(this);
+  private shown = '';
 
   constructor(
     private readonly gpuReclaim: IGpuReclaim,
@@ -29,10 +31,13 @@ export class RunningOnGpu implements IRunningSessions.IManager {
     this.shutdownAllConfirmationText = trans.__(
       'Reclaim the GPU memory of all idle notebooks? Nothing is lost: each gets it back on its next cell.'
     );
+    gpuReclaim.model.changed.connect(this.onChange, this);
+    gpuReclaim.preferences.changed.connect(this.onChange, this);
   }
 
-  get runningChanged(): ISignal<Model, unknown> {
-    return this.gpuReclaim.model.changed;
+  /** Emitted when what the section shows has changed: the panel draws all its sections anew. */
+  get runningChanged(): ISignal<this, void> {
+    return this.listChanged;
   }
 
   running(): IRunningSessions.IRunningItem[] {
@@ -56,6 +61,14 @@ export class RunningOnGpu implements IRunningSessions.IManager {
 
   refreshRunning(): void {
     void this.gpuReclaim.model.look();
+  }
+
+  private onChange(): void {
+    const shown = JSON.stringify(this.rows().map(({ kernelId, name, bytes, badge, canReclaim }) => [kernelId, name, bytes, badge, canReclaim]));
+    if (shown !== this.shown) {
+      this.shown = shown;
+      this.listChanged.emit();
+    }
   }
 
   private rows(): Row[] {

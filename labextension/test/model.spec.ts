@@ -49,6 +49,7 @@ describe('the model', () => {
     const before = server.times('GET status');
     server.events.emit({ schema_id: 'https://events.jupyter.org/jupyter_server/kernel_actions/v1' });
     expect(server.times('GET status')).toBe(before);
+    server.answers.set('GET status', { code: 200, body: aStatus([aReclaimedKernel()]) });
     const change = nextChange();
     server.events.emit(EVENT);
     await change;
@@ -65,6 +66,18 @@ describe('the model', () => {
     expect(server.times('GET status')).toBe(before + 2);
   });
 
+  it('says nothing when the server says nothing new', async () => {
+    await model.look();
+    let changes = 0;
+    model.changed.connect(() => (changes += 1));
+    server.answers.set('GET status', { code: 200, body: aStatus(undefined, { taken_at: instant(5) }) });
+    await model.look();
+    expect(changes).toBe(0);
+    server.answers.set('GET status', { code: 200, body: aStatus([aKernel({ explanation: 'Idle for 7 min.' })]) });
+    await model.look();
+    expect(changes).toBe(1);
+  });
+
   it('keeps the last status when the server goes away, says why, and recovers', async () => {
     await model.look();
     server.answers.set('GET status', new TypeError('connection refused'));
@@ -79,10 +92,10 @@ describe('the model', () => {
   it('looks again after an act, whether or not it was allowed', async () => {
     await model.look();
     server.answers.set('POST kernels/k1/reclaim', { code: 409, body: { reason: 'running', message: 'Code is running.' } });
-    const change = nextChange();
+    const before = server.times('GET status');
     const problem = await rejection(model.reclaim('k1'));
     expect([problem.kind, problem.reason, problem.message]).toEqual(['refused', 'running', 'Code is running.']);
-    await change;
+    expect(server.times('GET status')).toBe(before + 1);
     server.answers.set('PUT kernels/k1/pin', { code: 200, body: { pinned_until: instant(3600) } });
     expect(await model.keep('k1', 3600)).toBe(instant(3600));
     expect(server.asked.find(asked => asked.method === 'PUT')?.body).toEqual({ seconds: 3600 });
@@ -119,8 +132,9 @@ describe('the model', () => {
   it('looks again by itself, long before its usual time, while a kernel waits', async () => {
     server.answers.set('GET status', { code: 200, body: aStatus([aKernel({ waiting: 1 })]) });
     await model.look();
+    server.answers.set('GET status', { code: 200, body: aStatus([aKernel({ waiting: 2 })]) });
     await nextChange();
-    expect(server.times('GET status')).toBeGreaterThan(1);
+    expect(model.state.status?.kernels[0]?.waiting).toBe(2);
   });
 
   it('says nothing more once disposed', async () => {
