@@ -70,12 +70,13 @@ Group = Callable[[], Iterator[Figure]]
 
 def groups(device: str) -> dict[str, Group]:
     """Every group by name, imported only when asked for; `device` is the torch device that the engine moves."""
-    from jupyter_gpu_reclaim.bench import engine, gate, idle, policy
+    from jupyter_gpu_reclaim.bench import admission, engine, gate, idle, policy
 
     return {
         "gate": gate.figures,
         "policy": policy.figures,
         "idle": idle.figures,
+        "admission": admission.figures,
         "engine": partial(engine.figures, device),
     }
 

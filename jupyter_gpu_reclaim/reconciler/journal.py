@@ -53,6 +53,11 @@ class Journal:
         self._keep(row)
         await self._write(RECORD_PATIENCE_SECONDS)
 
+    def recording(self, row: Transition) -> asyncio.Task:
+        """As `record`, begun: the row has its place before all that are made from now on."""
+        self._keep(row)
+        return asyncio.create_task(self._write(RECORD_PATIENCE_SECONDS), name="reclaim log record")
+
     def note(self, row: Transition) -> None:
         """Write `row` without waiting for it."""
         self._keep(row)
