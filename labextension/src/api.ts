@@ -49,6 +49,11 @@ export class Api {
     return this.read<LogPage>('log', { ...filters, limit: String(limit), ...(after === null ? {} : { after }) });
   }
 
+  /** Where the log is as a file, for a link: all rows that the filters let pass. */
+  logFile(filters: LogFilters, format: 'csv' | 'jsonl'): string {
+    return this.address('log/export', { ...filters, format, no_track_activity: '1' });
+  }
+
   /** Ask for a reclaim; the server's sentence on what comes of it. */
   async reclaim(kernelId: string): Promise<string> {
     return (await this.write<{ explanation: string }>('POST', kernel(kernelId, 'reclaim'), {})).explanation;
@@ -73,6 +78,10 @@ export class Api {
     await this.write('DELETE', kernel(kernelId, 'pin'));
   }
 
+  private address(path: string, query: Query): string {
+    return URLExt.join(this.settings.baseUrl, ROOT, path) + queryString(query);
+  }
+
   private read<T>(path: string, query: Query = {}): Promise<T> {
     return this.call<T>('GET', path, { ...query, no_track_activity: '1' });
   }
@@ -82,7 +91,7 @@ export class Api {
   }
 
   private async call<T>(method: string, path: string, query: Query, body?: object): Promise<T> {
-    const address = URLExt.join(this.settings.baseUrl, ROOT, path) + queryString(query);
+    const address = this.address(path, query);
     const init = { method, ...(body === undefined ? {} : { body: JSON.stringify(body) }) };
     let response: Response;
     try {

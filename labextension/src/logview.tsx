@@ -52,14 +52,19 @@ export class LogView extends ReactWidget {
   }
 
   protected override render(): JSX.Element {
-    const { language } = this.gpuReclaim;
+    const { language, model } = this.gpuReclaim;
     const { trans } = language;
+    const filters = filtersOf(this.asked, trans);
     return (
       <>
         <LogFilterBar
           question={this.asked}
           notebooks={this.notebooks()}
           gpus={this.gpus()}
+          files={[
+            { label: trans.__('CSV'), address: model.logFile(filters, 'csv') },
+            { label: trans.__('JSON Lines'), address: model.logFile(filters, 'jsonl') }
+          ]}
           onChange={question => this.ask(question)}
           trans={trans}
         />

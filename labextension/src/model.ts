@@ -98,6 +98,11 @@ export class Model implements IDisposable {
     return this.api.log(filters, after, limit);
   }
 
+  /** Where the log is as a file, for a link. */
+  logFile(filters: LogFilters, format: 'csv' | 'jsonl'): string {
+    return this.api.logFile(filters, format);
+  }
+
   /** Rejects with an `ApiProblem` that says why not; so do the other acts. */
   reclaim(kernelId: string): Promise<string> {
     return this.act(this.api.reclaim(kernelId));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_a_press_reclaims_and_its_undo_restores(lab: Lab, page: Page) -> None:
 
 
 def test_the_log_finds_the_episode(page: Page, lab: Lab) -> None:
-    """The log lists what happened, narrows to an outcome, and opens an episode with every step and its bytes."""
+    """The log lists what happened, narrows to an outcome, and opens an episode with every step, and exports what it shows."""
     command(page, "gpu-reclaim:show-log")
     log = page.locator(".jp-GpuReclaimLog")
     log.get_by_label("Notebook").select_option(label="digits.ipynb")
@@ -121,6 +122,10 @@ def test_the_log_finds_the_episode(page: Page, lab: Lab) -> None:
         ["reclaim begun", "reclaimed", "restore begun", "restored"]
     )
     expect(episode).to_contain_text("freed")
+    with page.expect_download() as download:
+        log.get_by_role("link", name="JSON Lines").click()
+    rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+    assert {(row["label"], row["event"]) for row in rows} == {("digits.ipynb", "restore_done")}
     log.get_by_role("button", name="Show everything").click()
     expect(lines.filter(has_text="kept")).not_to_have_count(0)
 

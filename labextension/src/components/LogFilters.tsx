@@ -14,11 +14,13 @@ export interface LogFiltersProps {
   question: LogQuestion;
   notebooks: Choice[];
   gpus: Choice[];
+  /** Files of what the filters let pass. */
+  files: { label: string; address: string }[];
   onChange(question: LogQuestion): void;
   trans: TranslationBundle;
 }
 
-export function LogFilterBar({ question, notebooks, gpus, onChange, trans }: LogFiltersProps): JSX.Element {
+export function LogFilterBar({ question, notebooks, gpus, files, onChange, trans }: LogFiltersProps): JSX.Element {
   const change = (name: keyof LogQuestion) => (value: string) => onChange({ ...question, [name]: value });
   const reasons = REASONS.map(reason => ({ id: reason, label: reason.replaceAll('_', ' ') }));
   return (
@@ -32,6 +34,14 @@ export function LogFilterBar({ question, notebooks, gpus, onChange, trans }: Log
       <button type="button" className="jp-GpuReclaim-link" onClick={() => onChange(EVERYTHING)}>
         {trans.__('Show everything')}
       </button>
+      <span className="jp-GpuReclaimLog-files">
+        {trans.__('Export')}
+        {files.map(({ label, address }) => (
+          <a key={label} href={address} download>
+            {label}
+          </a>
+        ))}
+      </span>
     </div>
   );
 }
