@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,45 @@ def preload(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def log(arguments: argparse.Namespace) -> int:
+    """Shows the log of reclaims and restores."""
+    import asyncio
+
+    from jupyter_gpu_reclaim.ports import LogUnavailable
+    from jupyter_gpu_reclaim.report import listing, words
+
+    try:
+        db_url, filters = words.db_url(arguments), words.filters(arguments)
+        asyncio.run(
+            listing.show_log(show, db_url, arguments.format, arguments.limit, arguments.follow, filters)
+        )
+    except (words.NoLog, LogUnavailable, words.Misread) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        pass  # how following ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` has what it wants
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Shows what a time brought, each figure with what it rests on."""
+    import asyncio
+
+    from jupyter_gpu_reclaim.ports import LogUnavailable
+    from jupyter_gpu_reclaim.report import command, words
+    from jupyter_gpu_reclaim.report.carbon import NoIntensity
+
+    try:
+        text = asyncio.run(command.report(arguments))
+    except (words.Misread, words.NoLog, LogUnavailable, NoIntensity) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    show(text)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, one subparser a command."""
     top = argparse.ArgumentParser(prog="jupyter gpu-reclaim", description=__doc__.split(":")[0])
@@ -93,6 +133,41 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("rest", nargs="*", metavar="-- OPTIONS", help="passed on to `jupyter lab`")
     command.set_defaults(call=lab)
+
+    command = commands.add_parser("log", help="show what was reclaimed and restored, when and why")
+    command.add_argument(
+        "--format", choices=("table", "csv", "jsonl"), default="table", help="default: %(default)s"
+    )
+    command.add_argument("--db-url", help="where the log is (default: as Jupyter is configured)")
+    command.add_argument(
+        "--since", metavar="WHEN", help="7d (m, h, d, w) ago, or an instant such as 2026-03-01T09:00"
+    )
+    command.add_argument("--until", metavar="WHEN")
+    for option in ("--user", "--notebook", "--kernel", "--gpu", "--mechanism", "--reason", "--outcome"):
+        command.add_argument(option)
+    command.add_argument("--event", action="append", help="may be given several times")
+    command.add_argument(
+        "--limit", type=int, metavar="N", help="only the newest N (default: 50 in a table, else all)"
+    )
+    command.add_argument("--follow", action="store_true", help="go on with new rows as they come")
+    command.set_defaults(call=log)
+
+    command = commands.add_parser("report", help="show what was won back, and what that rests on")
+    command.add_argument(
+        "--format", choices=("table", "json", "html"), default="table", help="default: %(default)s"
+    )
+    command.add_argument("--db-url", help="where the log is (default: as Jupyter is configured)")
+    command.add_argument(
+        "--since", metavar="WHEN", default="7d", help="default: %(default)s; see log --since"
+    )
+    command.add_argument("--until", metavar="WHEN")
+    command.add_argument("--price-per-gpu-hour", type=float, metavar="PRICE")
+    command.add_argument("--currency")
+    command.add_argument("--country", help="three letters, such as FRA; needs the extra `carbon`")
+    command.add_argument("--grid-grams-per-kwh", type=float, metavar="GRAMS")
+    command.add_argument("--pue", type=float)
+    command.add_argument("--context-watts", type=float, metavar="WATTS")
+    command.set_defaults(call=report)
 
     command = commands.add_parser("bench", help="measure what we cost, beside what we promise")
     command.add_argument(

@@ -60,6 +60,10 @@ class ReclaimLog(Protocol):
         """Write rows durably before returning; one whose id is there already is left alone. Raises `LogUnavailable`."""
         ...
 
+    def complaint(self) -> str | None:
+        """What does not work though no row is lost by it, as a sentence for people; None: all is well."""
+        ...
+
     async def query(
         self,
         *,
@@ -67,6 +71,9 @@ class ReclaimLog(Protocol):
         gpu: str | None = None,
         reason: Reason | None = None,
         events: Iterable[Event] = (),
+        owner: str | None = None,
+        label: str | None = None,
+        mechanism: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         after: str | None = None,

@@ -312,6 +312,9 @@ class FakeLog:
         self.rows.extend(row for row in rows if row.id not in known)
         await self._world.call("append", "after")
 
+    def complaint(self) -> None:
+        """See `ports.ReclaimLog`."""
+
     async def query(
         self,
         *,
@@ -319,6 +322,9 @@ class FakeLog:
         gpu: str | None = None,
         reason: Reason | None = None,
         events: Iterable[Event] = (),
+        owner: str | None = None,
+        label: str | None = None,
+        mechanism: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         after: str | None = None,
@@ -335,6 +341,9 @@ class FakeLog:
             and (gpu is None or gpu in row.footprint)
             and reason in (None, row.reason)
             and (not wanted or row.event in wanted)
+            and owner in (None, row.owner)
+            and label in (None, row.label)
+            and mechanism in (None, row.mechanism)
             and (since is None or row.at >= since)
             and (until is None or row.at < until)
         ]

@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "node": {"core", "ports", "config"},
     "sim": {"core", "ports", "config"},
     "reconciler": {"core", "ports", "config"},
-    "server": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "node", "agent"},
+    "server": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "report", "node", "agent"},
     "hub": {"core", "ports", "config", "reconciler", "reclaim_log"},
     "plan": {"core", "ports", "config", "reconciler", "reclaim_log"},
+    "report": {"core", "ports", "config", "reclaim_log"},
     "demo": {"core", "gpu", "sim"},
     "bench": {
         "core",
@@ -41,12 +42,13 @@ MAY_IMPORT = {
         "server",
     },
     "doctor": {"core", "gpu", "sim", "agent"},
-    "cli": {"core", "config", "gpu", "demo", "bench", "doctor", "sim"},
+    "cli": {"core", "config", "ports", "gpu", "reclaim_log", "report", "demo", "bench", "doctor", "sim"},
     "agent": set(),
 }
 ONLY_HERE = {
     "sqlalchemy": ("reclaim_log", "hub/store.py"),
     "alembic": ("reclaim_log",),
+    "prometheus_client": ("server/metrics.py",),
     "pynvml": ("gpu/nvml.py",),
     "cuda": ("gpu/process_checkpoint.py",),
     "torch": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,7 +23,26 @@ class EpisodeOutcome(StrEnum):
     LOST = "lost"
 
 
+OUTCOMES: Mapping[str, tuple[Event, ...]] = {
+    "done": (Event.RECLAIM_DONE, Event.RESTORE_DONE),
+    "refused": (Event.RECLAIM_REFUSED, Event.RESTORE_REFUSED),
+    "failed": (Event.RECLAIM_FAILED, Event.RESTORE_FAILED),
+    "kernel_gone": (Event.KERNEL_GONE,),
+    "lost": (Event.LOST,),
+}
+"""How a move ended → the rows that say so."""
+
 OPEN = frozenset({EpisodeOutcome.RECLAIMING, EpisodeOutcome.RECLAIMED, EpisodeOutcome.RESTORING})
+
+
+def rows_of(outcome: str, events: Collection[Event] = ()) -> tuple[Event, ...]:
+    """The events whose rows have this outcome, of those given if any are. Raises ValueError where there is none."""
+    if outcome not in OUTCOMES:
+        raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}")
+    found = tuple(event for event in OUTCOMES[outcome] if not events or event in events)
+    if not found:
+        raise ValueError(f"no row with such an event has the outcome {outcome}")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

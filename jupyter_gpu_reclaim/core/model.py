@@ -1,7 +1,5 @@
 """The nouns. Frozen values; bytes are `int`, spans `timedelta`, instants aware UTC `datetime`, GPUs named by UUID.
-
-Unknown is `None`, and `None` never counts as idle.
-"""
+Unknown is `None`, and `None` never counts as idle."""
 
 # Over 300 lines: every noun stands here, so that whoever looks for one knows where.
 
@@ -43,6 +41,8 @@ class Event(StrEnum):
     ALARM_CLEARED = "alarm_cleared"
     KERNEL_GONE = "kernel_gone"
     LOST = "lost"
+    ROWS_LOST = "rows_lost"  # of the log itself: no room for them while the database was away
+    ROWS_DELETED = "rows_deleted"  # of the log itself: for their age or number
 
 
 class Reason(StrEnum):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import Connection, Select, insert, select, tuple_
+from sqlalchemy import Connection, Select, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from jupyter_gpu_reclaim.core.model import Event, Reason, Transition
 from jupyter_gpu_reclaim.ports import LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import errors
-from jupyter_gpu_reclaim.reclaim_log.cursor import from_cursor, to_cursor
+from jupyter_gpu_reclaim.reclaim_log.cursor import to_cursor
 from jupyter_gpu_reclaim.reclaim_log.database import Database, shown
 from jupyter_gpu_reclaim.reclaim_log.rows import UnknownWord, to_row, to_transition
+from jupyter_gpu_reclaim.reclaim_log.selection import newest, utc
 from jupyter_gpu_reclaim.reclaim_log.tables import transition_gpus, transitions
 from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
 
@@ -57,7 +58,7 @@ class SqlReclaimLog:
         """
         values = {row.id: to_row(row) for row in rows}
         for value in values.values():
-            value["at"] = _utc(value["at"])
+            value["at"] = utc(value["at"])
         if values:
             await self._run("write", lambda: self._append(values))
 
@@ -68,6 +69,9 @@ class SqlReclaimLog:
         gpu: str | None = None,
         reason: Reason | None = None,
         events: Iterable[Event] = (),
+        owner: str | None = None,
+        label: str | None = None,
+        mechanism: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         after: str | None = None,
@@ -75,31 +79,33 @@ class SqlReclaimLog:
     ) -> tuple[list[Transition], str | None]:
         """At most `limit` rows that pass every filter given, newest first, and the cursor of the next page or None.
 
-        `gpu` is a UUID named by the row's footprint; `since <= at < until`. Paging on gives every row that was there at
-        the first page exactly once. Raises `BadCursor`, `LogUnavailable`, and ValueError for a naive instant or a limit
-        below 1.
+        `gpu` is a UUID named by the row's footprint, `label` the notebook, `owner` its user; `since <= at < until`.
+        Paging on gives every row that was there at the first page exactly once. Raises `BadCursor`, `LogUnavailable`,
+        and ValueError for a naive instant or a limit below 1.
         """
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        at, sequence = (transition_gpus if gpu is not None else transitions).c["at", "sequence"]
-        found = select(transitions).order_by(at.desc(), sequence.desc()).limit(limit + 1)
-        if gpu is not None:
-            found = found.join_from(transition_gpus, transitions, transitions.c.sequence == sequence)
-            found = found.where(transition_gpus.c.gpu_uuid == gpu)
-        if kernel_id is not None:
-            found = found.where(transitions.c.kernel_id == kernel_id)
-        if reason is not None:
-            found = found.where(transitions.c.reason == reason.value)
-        if wanted := [event.value for event in events]:
-            found = found.where(transitions.c.event.in_(wanted))
-        if since is not None:
-            found = found.where(at >= _utc(since))
-        if until is not None:
-            found = found.where(at < _utc(until))
-        if after is not None:
-            place = tuple_(*from_cursor(after), types=[at.type, sequence.type])
-            found = found.where(tuple_(at, sequence) < place)
+        found = newest(
+            limit + 1,
+            kernel_id=kernel_id,
+            gpu=gpu,
+            reason=reason,
+            events=events,
+            owner=owner,
+            label=label,
+            mechanism=mechanism,
+            since=since,
+            until=until,
+            after=after,
+        )
         return await self._run("read", lambda: self._page(found, limit))
+
+    def complaint(self) -> None:
+        """See `ports.ReclaimLog`: what does not work is raised by each call."""
+
+    async def run(self, doing: str, work: Callable[[Database], T]) -> T:
+        """What `work` returns, done in the log's thread; `doing` is "write" or "read". Raises `LogUnavailable`."""
+        return await self._run(doing, lambda: work(self._database))
 
     async def close(self, timeout: timedelta = timedelta(seconds=5)) -> None:
         """Finishes what is queued and closes the database; after `timeout` it is left behind. Safe to call twice."""
@@ -174,13 +180,3 @@ def _insert_new(connection: Connection, values: dict[str, dict]) -> None:
         ]
         if gpus:
             connection.execute(insert(transition_gpus), gpus)
-
-
-def _utc(instant: datetime) -> datetime:
-    """The same instant in UTC. Raises ValueError for a naive one, and for one outside the calendar's years."""
-    if instant.tzinfo is None:
-        raise ValueError(f"an instant must be aware, this one is naive: {instant!r}")
-    try:
-        return instant.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"no such instant in UTC: {instant!r}") from error

@@ -57,6 +57,7 @@ def upgrade(connection: Connection, to: str = "head") -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large log's indices take their time
     if is_current(connection):
         return
     with _alembic:

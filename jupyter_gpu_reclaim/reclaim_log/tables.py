@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -97,6 +98,11 @@ transitions = Table(
     Index("reclaim_transitions_newest", "at", "sequence", "event"),
     Index("reclaim_transitions_kernel", "kernel_id", "at", "sequence"),
     Index("reclaim_transitions_reason", "reason", "at", "sequence"),
+    Index("reclaim_transitions_event", "event", "at", "sequence"),
+    Index("reclaim_transitions_owner", "owner", "at", "sequence"),
+    Index("reclaim_transitions_label", "label", "at", "sequence"),
+    Index("reclaim_transitions_mechanism", "mechanism", "at", "sequence"),
+    Index("reclaim_transitions_episode", "episode_id"),
 )
 
 # Which GPUs a row's footprint names: nothing that is not in the row, only an index into it that every database has.
@@ -106,4 +112,71 @@ transition_gpus = Table(
     Column("gpu_uuid", Storable, primary_key=True),
     Column("at", UtcDateTime, primary_key=True),
     Column("sequence", Sequence, primary_key=True, autoincrement=False),
+)
+
+# What was held, over time. Amounts are integrals (bytes × seconds, or milliseconds of a state), so that a coarser row
+# is the sum of finer ones, and `ms` says how much of the span was observed. `step` is the span in seconds, `at` its
+# beginning in seconds since 1970. Names and UUIDs stand in tables of their own: there are millions of rows.
+usage_sources = Table(
+    "reclaim_usage_sources",
+    metadata,
+    Column("id", Sequence, primary_key=True),
+    Column("name", Storable, nullable=False, unique=True),  # which server: user@host
+)
+
+usage_gpus = Table(
+    "reclaim_usage_gpus",
+    metadata,
+    Column("id", Sequence, primary_key=True),
+    Column("uuid", Storable, nullable=False, unique=True),
+    Column("name", Storable, nullable=False),
+    Column("simulated", Boolean, nullable=False),
+)
+
+usage_kernels = Table(
+    "reclaim_usage_kernels",
+    metadata,
+    Column("id", Sequence, primary_key=True),
+    Column("kernel_id", Storable, nullable=False),
+    Column("label", Storable, nullable=False),
+    Column("owner", Storable, nullable=False),
+    UniqueConstraint("kernel_id", "label", "owner", name="reclaim_usage_kernels_once"),
+)
+
+gpu_usage = Table(
+    "reclaim_gpu_usage",
+    metadata,
+    Column("step", Integer, primary_key=True),
+    Column("source", Integer, primary_key=True),
+    Column("gpu", Integer, primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("ms", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("resident", BigInteger, nullable=False),
+    Column("reclaimed", BigInteger, nullable=False),
+    Column("others", BigInteger, nullable=False),
+    Column("held_ms", BigInteger, nullable=False),  # some kernel of ours is resident there
+    Column("idle_ms", BigInteger, nullable=False),  # and all of them are idle
+    Column("bare_ms", BigInteger, nullable=False),  # reclaimed, context and all, and nobody else is there
+    Column("busy", BigInteger, nullable=False),  # utilisation × milliseconds
+    Column("busy_ms", BigInteger, nullable=False),  # of which it was known
+    Column("millijoules", BigInteger, nullable=False),
+    Column("power_ms", BigInteger, nullable=False),  # for which power was known
+    sqlite_with_rowid=False,
+)
+
+kernel_usage = Table(
+    "reclaim_kernel_usage",
+    metadata,
+    Column("step", Integer, primary_key=True),
+    Column("source", Integer, primary_key=True),
+    Column("at", BigInteger, primary_key=True),
+    Column("kernel", Integer, primary_key=True),
+    Column("gpu", Integer, primary_key=True),
+    Column("ms", BigInteger, nullable=False),
+    Column("resident", BigInteger, nullable=False),
+    Column("idle", BigInteger, nullable=False),  # of that, while no code of its user ran
+    Column("reclaimed", BigInteger, nullable=False),
+    Column("waited_ms", BigInteger, nullable=False),  # its user's code waited at the gate
+    sqlite_with_rowid=False,
 )

@@ -49,6 +49,7 @@ class Book:
 
     async def take_in(self, snapshot: Snapshot) -> None:
         """Bring the memory up to what a look has found, with a row for whatever the agents know better."""
+        first_look = self._looked_at is None
         self._looked_at = now = snapshot.taken_at
         self._moves.simulated_gpus = frozenset(gpu.uuid for gpu in snapshot.gpus or () if gpu.simulated)
         self._moves.driver = snapshot.driver or self._moves.driver
@@ -56,7 +57,7 @@ class Book:
         for kernel_id in self._memory.keys() - present:
             self._bury(self._memory.pop(kernel_id), "The kernel ended.")
         for holding in snapshot.holdings:
-            self._meet(holding, now)
+            self._meet(holding, now, newborn=not first_look)
         strangers = [m for m in self._memory.values() if m.holding.managed and not m.recalled]
         await self._recall(strangers)
         for memory in self._memory.values():
@@ -92,10 +93,10 @@ class Book:
                 if policy.restore_timeout:
                     yield memory.waiting_since + policy.restore_timeout
 
-    def _meet(self, holding: Holding, now: datetime) -> None:
+    def _meet(self, holding: Holding, now: datetime, newborn: bool) -> None:
         before = self._memory.get(holding.kernel_id)
         if before is None:
-            self._memory[holding.kernel_id] = _first_sight(holding)
+            self._memory[holding.kernel_id] = _first_sight(holding, newborn)
         elif restarted(before, holding):
             self._bury(before, "The kernel was restarted.")
             after = self._memory[holding.kernel_id] = _first_sight(holding)
@@ -109,7 +110,10 @@ class Book:
             self._moves.note(memory, Event.KERNEL_GONE, reason=Reason.KERNEL_ENDED, detail=detail)
 
     async def _recall(self, strangers: list[KernelMemory]) -> None:
-        """Ask the log about kernels first seen. While it does not answer they are not reclaimed: one may be pinned."""
+        """Ask the log about kernels first seen. While it does not answer they are not reclaimed: one may be pinned.
+
+        Those that came after our first look have no past: with them it does not matter whether the log can be read.
+        """
         try:
             async with asyncio.timeout(RECORD_PATIENCE_SECONDS):
                 for memory in strangers:
@@ -117,7 +121,11 @@ class Book:
                     recall(memory, rows)
         except Exception as error:  # as with every defect of the log: restores go on without it
             logger.warning("The reclaim log cannot be read: %s", error or type(error).__name__)
+            for memory in strangers:
+                memory.recalled = memory.recalled or memory.newborn
 
 
-def _first_sight(holding: Holding) -> KernelMemory:
-    return KernelMemory(holding=holding, phase=holding.phase, phase_since=holding.phase_since)
+def _first_sight(holding: Holding, newborn: bool = False) -> KernelMemory:
+    return KernelMemory(
+        holding=holding, phase=holding.phase, phase_since=holding.phase_since, newborn=newborn
+    )

@@ -80,7 +80,7 @@ class Journal:
     def complaint(self) -> str | None:
         """What does not work, as a sentence for people; None: all is well."""
         if self.problem is None:
-            return None
+            return self._log.complaint()
         lost = f" {self.given_up} of its rows are lost." if self.given_up else ""
         return (
             f"The log of reclaims cannot be written: {self.problem} "

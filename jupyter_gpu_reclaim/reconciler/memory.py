@@ -46,6 +46,7 @@ class KernelMemory:
     pid: int | None = None  # of the process whose agent spoke last
     touched: bool = False  # rows of ours have moved its phase
     recalled: bool = False  # the log was asked about this kernel's past
+    newborn: bool = False  # it came after our first look
     moving: bool = False  # a move of ours is under way
     episode_id: str | None = None
     needed: dict[str, int] = field(default_factory=dict)  # bytes per GPU to come back, before growth

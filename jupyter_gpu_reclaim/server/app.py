@@ -7,7 +7,7 @@ import getpass
 import os
 import sys
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,21 @@ from jupyter_gpu_reclaim import agent
 from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
 from jupyter_gpu_reclaim.node import NodeBoard
-from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log.place import default_db_url
+from jupyter_gpu_reclaim.reclaim_log.retention import Retention
 from jupyter_gpu_reclaim.reconciler import Reconciler
+from jupyter_gpu_reclaim.server import handlers, log_handlers
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 from jupyter_gpu_reclaim.server.events import Events
-from jupyter_gpu_reclaim.server.handlers import ROUTES
+from jupyter_gpu_reclaim.server.housekeeping import Housekeeping
 from jupyter_gpu_reclaim.server.injection import Injection
 from jupyter_gpu_reclaim.server.kernels import AgentKernels
 from jupyter_gpu_reclaim.server.labels import NotebookLabels
 from jupyter_gpu_reclaim.server.link import AgentLinks
+from jupyter_gpu_reclaim.server.metrics import Metrics
 from jupyter_gpu_reclaim.server.observer import ServerObserver
+from jupyter_gpu_reclaim.server.usage import UsageRecorder
 
 STOP_TIMEOUT_SECONDS = 10.0
 NEEDS_LINUX = "Reclaiming GPUs needs Linux; on this machine no kernel is touched."
@@ -50,7 +55,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
     name = "jupyter_gpu_reclaim"
     version = jupyter_gpu_reclaim.__version__
     reconciler: Reconciler | None = None
-    reclaim_log: SqlReclaimLog | None = None
+    reclaim_log: QueuedReclaimLog | None = None
     why_not_running = NOT_STARTED
 
     def __init__(self, **kwargs: Any) -> None:
@@ -59,7 +64,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Add the REST API; until started it replies 503."""
-        self.handlers.extend(ROUTES)
+        self.handlers.extend((*handlers.ROUTES, *log_handlers.ROUTES))
 
     async def _start_jupyter_server_extension(self, serverapp: Any) -> None:
         """Runs when the server's event loop does. Raises what keeps it from starting; the server goes on without."""
@@ -84,8 +89,9 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
     async def _start(self, serverapp: Any, started: AsyncExitStack) -> None:
         """Make and start every part; `started` learns how to stop each as soon as it runs."""
         policy = self.to_policy()
-        self.reclaim_log = SqlReclaimLog(self.db_url or default_db_url())
+        self.reclaim_log = self._log()
         started.push_async_callback(self.reclaim_log.close)
+        await self.reclaim_log.open()
         self._links = links = AgentLinks(
             Path(jupyter_runtime_dir()), self._welcome(), self.log, lambda kernel_id: reconciler.wake()
         )
@@ -108,6 +114,16 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         started.push_async_callback(links.stop)
         await links.start()
         reconciler.on_change(events.tell)
+        housekeeping = Housekeeping(self.reclaim_log, SystemClock(), self._retention())
+        started.push_async_callback(housekeeping.stop)
+        housekeeping.start()
+        self.usage = UsageRecorder(self.reclaim_log.usage(owner_name()), self.tick_seconds)
+        started.push_async_callback(self.usage.stop)
+        reconciler.on_change(self.usage.see)
+        metrics = Metrics(self.reclaim_log, policy.cooldown)
+        metrics.start()
+        started.callback(metrics.stop)
+        reconciler.on_change(metrics.see)
         started.push_async_callback(reconciler.stop, STOP_TIMEOUT_SECONDS)
         self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
         started.callback(events.stop)
@@ -115,6 +131,15 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         started.callback(injection.remove)
         injection.install()
         self.reconciler = reconciler
+
+    def _log(self) -> QueuedReclaimLog:
+        folder = Path(jupyter_data_dir()) / "gpu_reclaim"
+        personal = PersonalData.kept(self.personal_data, folder / "names.key")
+        return QueuedReclaimLog(SqlReclaimLog(self.db_url or default_db_url()), folder, personal)
+
+    def _retention(self) -> Retention:
+        days, rows = self.keep_log_days, self.keep_log_rows
+        return Retention(timedelta(days=days) if days else None, rows or None)
 
     def _welcome(self) -> dict[str, Any]:
         return {
@@ -135,13 +160,3 @@ def owner_name() -> str:
         return os.environ.get("JUPYTERHUB_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
         return ""
-
-
-def default_db_url() -> str:
-    """An SQLite file in Jupyter's data directory."""
-    folder = Path(jupyter_data_dir())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        pass  # the log says what is wrong, whenever it is needed, and works once it is put right
-    return f"sqlite:///{folder / 'gpu_reclaim.sqlite'}"

@@ -14,8 +14,8 @@ from jupyter_server.base.handlers import APIHandler
 from jupyter_server.extension.handler import ExtensionHandlerMixin
 
 from jupyter_gpu_reclaim.core.explain import SENTENCES
-from jupyter_gpu_reclaim.core.model import Decision, Event, Keep, Reason, Reclaim, Restore, Wait
-from jupyter_gpu_reclaim.core.wire import WireError, from_json, to_json
+from jupyter_gpu_reclaim.core.model import Decision, Keep, Reason, Reclaim, Restore, Wait
+from jupyter_gpu_reclaim.core.wire import WireError, to_json
 from jupyter_gpu_reclaim.ports import BadCursor, LogUnavailable
 from jupyter_gpu_reclaim.reconciler import (
     InvalidPin,
@@ -28,7 +28,6 @@ from jupyter_gpu_reclaim.server.status_json import status_body
 
 STATUS, KERNELS, LOG = "gpu_reclaim:status", "gpu_reclaim:kernels", "gpu_reclaim:log"
 ALARMS = "gpu_reclaim:alarms"  # a resource of its own, so that an authorizer can keep it for administrators
-MOST_ROWS = 1000
 
 
 class Problem(tornado.web.HTTPError):
@@ -186,37 +185,6 @@ class AlarmHandler(Handler):
         self.finish()
 
 
-class LogHandler(Handler):
-    """The log of transitions, newest first."""
-
-    _track_activity = False
-
-    @tornado.web.authenticated
-    @authorized("read", LOG)
-    @with_problems
-    async def get(self) -> None:
-        """GET log."""
-        self.reconciler  # noqa: B018 (raises where nothing runs)
-        rows, following = await self.extensionapp.reclaim_log.query(**self._filters())
-        self.finish({"transitions": to_json(rows), "next": following})
-
-    def _filters(self) -> dict[str, Any]:
-        return {
-            "kernel_id": self._argument("kernel_id", str),
-            "gpu": self._argument("gpu", str),
-            "reason": self._argument("reason", Reason),
-            "events": [from_json(Event, event) for event in self.get_query_arguments("event")],
-            "since": self._argument("since", datetime),
-            "until": self._argument("until", datetime),
-            "after": self._argument("after", str),
-            "limit": whole_number(self.get_query_argument("limit", "100"), 1, MOST_ROWS),
-        }
-
-    def _argument(self, name: str, kind: type) -> Any:
-        text = self.get_query_argument(name, None)
-        return None if text is None else from_json(kind, text)
-
-
 def span_in(body: Any) -> timedelta:
     """The span in a body {"seconds": number}. Raises `WireError`."""
     seconds = body.get("seconds") if isinstance(body, dict) else None
@@ -228,10 +196,10 @@ def span_in(body: Any) -> timedelta:
         raise WireError(f"seconds: {error}") from error
 
 
-def whole_number(text: str, least: int, most: int) -> int:
-    """The number in a query argument. Raises `WireError` unless it is from `least` to `most`."""
+def whole_number(text: str, name: str, least: int, most: int) -> int:
+    """The number in the query argument `name`. Raises `WireError` unless it is from `least` to `most`."""
     if not text.isdecimal() or not least <= int(text[:20]) <= most:
-        raise WireError(f"limit must be a whole number from {least} to {most}")
+        raise WireError(f"{name} must be a whole number from {least} to {most}")
     return int(text)
 
 
@@ -243,5 +211,4 @@ ROUTES = [
     (KERNEL + "/prefetch", PrefetchHandler),
     (KERNEL + "/pin", PinHandler),
     (r"/gpu-reclaim/api/alarms/(?P<alarm_id>[\w-]+)", AlarmHandler),
-    (r"/gpu-reclaim/api/log", LogHandler),
 ]

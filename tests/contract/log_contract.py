@@ -110,7 +110,16 @@ class LogContract:
                     2, kernel_id="b", reason=Reason.IDLE, footprint={"GPU-1": 1, "GPU-2": 0}, at=NOON + SECOND
                 ),
                 row(3, kernel_id="a", event=Event.RESTORE_DONE, footprint={"GPU-2": 1}, at=NOON + 2 * SECOND),
-                row(4, kernel_id="a'b", event=Event.LOST, reason=Reason.LOST, at=NOON + 3 * SECOND),
+                row(
+                    4,
+                    kernel_id="a'b",
+                    event=Event.LOST,
+                    reason=Reason.LOST,
+                    at=NOON + 3 * SECOND,
+                    owner="ada",
+                    label="x/y.ipynb",
+                    mechanism="torch_offload",
+                ),
             ]
         )
         for filters, expected in [
@@ -124,6 +133,10 @@ class LogContract:
             ({"events": [Event.LOST]}, [4]),
             ({"events": {Event.LOST, Event.RESTORE_DONE}}, [4, 3]),
             ({"events": ()}, [4, 3, 2, 1]),
+            ({"events": {Event.LOST, Event.RECLAIM_DONE}, "until": NOON + 3 * SECOND}, [2, 1]),
+            ({"owner": "ada"}, [4]),
+            ({"label": "x/y.ipynb", "owner": ""}, []),
+            ({"mechanism": "torch_offload", "label": "x/y.ipynb", "events": [Event.LOST]}, [4]),
             ({"since": NOON + SECOND}, [4, 3, 2]),
             ({"until": NOON + SECOND}, [1]),
             ({"since": NOON + SECOND, "until": NOON + 3 * SECOND}, [3, 2]),

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("contract.log_contract")
+pytest.register_assert_rewrite(
+    "contract.log_contract", "contract.retention_contract", "contract.usage_contract"
+)
 
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog  # noqa: E402
 

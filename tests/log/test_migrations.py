@@ -109,6 +109,42 @@ WRITTEN_BY: dict[str, tuple[list[str], list[Transition]]] = {
             ),
         ],
     ),
+    "0003": (
+        [
+            """INSERT INTO reclaim_transitions (id, at, kernel_id, event, phase, episode_id, reason, label, owner,
+                 mechanism, footprint, moved_bytes, freed_bytes, unmovable, took_seconds, detail, actor, simulated,
+                 framework, driver)
+               VALUES ('row-4', '2026-11-26 04:00:00.000000', 'kernel-1', 'reclaim_started', 'reclaiming', 'episode-1',
+               'idle', '#0123456789abcdef', '', 'torch_offload', '{"GPU-1": 1024}', NULL, '{}', '{}', NULL,
+               '', '', 0, 'torch 2.13.0', '580.65.06')
+            """,
+            """INSERT INTO reclaim_transition_gpus (gpu_uuid, at, sequence)
+               SELECT 'GPU-1', at, sequence FROM reclaim_transitions
+            """,
+            "INSERT INTO reclaim_usage_sources (id, name) VALUES (1, 'ada@host')",
+            "INSERT INTO reclaim_usage_gpus (id, uuid, name, simulated) VALUES (1, 'GPU-1', 'Some GPU', 0)",
+            """INSERT INTO reclaim_gpu_usage (step, source, gpu, at, ms, total, resident, reclaimed, others, held_ms,
+                 idle_ms, bare_ms, busy, busy_ms, millijoules, power_ms)
+               VALUES (60, 1, 1, 1795665600, 60000, 1000, 120, 60, 0, 0, 0, 0, 0, 0, 0, 0)
+            """,
+        ],
+        [
+            Transition(
+                id="row-4",
+                at=datetime(2026, 11, 26, 4, tzinfo=UTC),
+                kernel_id="kernel-1",
+                event=Event.RECLAIM_STARTED,
+                phase=Phase.RECLAIMING,
+                episode_id="episode-1",
+                reason=Reason.IDLE,
+                label="#0123456789abcdef",
+                mechanism="torch_offload",
+                framework="torch 2.13.0",
+                driver="580.65.06",
+                footprint={"GPU-1": 1024},
+            ),
+        ],
+    ),
 }
 
 

@@ -11,6 +11,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from contract.log_contract import LogContract, everything, numbers, row
+from contract.retention_contract import RetentionContract
+from contract.usage_contract import UsageContract
 from postgresql_server import PostgresqlServer, missing
 from sqlalchemy import Connection, create_engine, text
 
@@ -69,6 +71,14 @@ async def problem_of_append(log: SqlReclaimLog, number: int) -> str:
 
 class TestPostgresql(LogContract):
     """The whole contract, on PostgreSQL."""
+
+
+class TestPostgresqlUsage(UsageContract):
+    """The usage samples' as well."""
+
+
+class TestPostgresqlRetention(RetentionContract):
+    """And retention's."""
 
 
 async def test_servers_that_meet_on_a_new_database(new_log: NewLog, server: PostgresqlServer) -> None:

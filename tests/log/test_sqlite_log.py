@@ -183,7 +183,10 @@ async def test_instants_that_are_none(log: SqlReclaimLog) -> None:
     [
         ({}, "reclaim_transitions_newest"),
         ({"since": NOON, "until": NOON + SECOND}, "reclaim_transitions_newest"),
-        ({"events": [Event.LOST]}, "reclaim_transitions_newest"),
+        ({"events": [Event.LOST]}, "reclaim_transitions_event"),
+        ({"owner": "ada"}, "reclaim_transitions_owner"),
+        ({"label": "a.ipynb", "until": NOON + SECOND}, "reclaim_transitions_label"),
+        ({"mechanism": "torch_offload"}, "reclaim_transitions_mechanism"),
         ({"kernel_id": "k"}, "reclaim_transitions_kernel"),
         (
             {"kernel_id": "k", "events": [Event.LOST, Event.PINNED], "since": NOON},

@@ -25,5 +25,7 @@ def check_reply(method: str, path: str, code: int, body: Any) -> None:
         assert body is None
         return
     assert str(code) in responses or code >= 400
+    if isinstance(body, str) and set(content) != {"application/json"}:
+        return  # a file or a page
     schema = {**content["application/json"]["schema"], "components": API["components"]}
     Draft202012Validator(schema, format_checker=FormatChecker()).validate(body)

@@ -21,8 +21,8 @@ from tornado.httpclient import HTTPClientError
 from traitlets.config import Config
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Reason, Transition
+from jupyter_gpu_reclaim.server import handlers, log_handlers
 from jupyter_gpu_reclaim.server.app import GpuReclaim
-from jupyter_gpu_reclaim.server.handlers import ROUTES
 
 Call = Callable[..., Awaitable[tuple[int, Any]]]
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -35,6 +35,10 @@ CALLS = [
     ("DELETE", "/kernels/{kernel_id}/pin", None),
     ("DELETE", "/alarms/{alarm_id}", None),
     ("GET", "/log", None),
+    ("GET", "/log/export", None),
+    ("GET", "/history", None),
+    ("GET", "/totals", None),
+    ("GET", "/report", None),
 ]
 
 
@@ -91,7 +95,8 @@ def call(jp_fetch: Any) -> Call:
             )
         except HTTPClientError as error:
             reply = error.response
-        parsed = json.loads(reply.body) if reply.body else None
+        is_json = reply.headers.get("Content-Type", "").split(";")[0] == "application/json"
+        parsed = (json.loads(reply.body) if is_json else reply.body.decode()) if reply.body else None
         check_reply(method, path, reply.code, parsed)
         return reply.code, parsed
 
@@ -108,7 +113,7 @@ def test_handlers_and_description_have_the_same_routes_and_methods() -> None:
     verbs = ("get", "post", "put", "patch", "delete")
     implemented = {
         (re.sub(r"\(\?P<(\w+)>.*?\)", r"{\1}", pattern).removeprefix("/gpu-reclaim/api"), verb)
-        for pattern, handler in ROUTES
+        for pattern, handler in (*handlers.ROUTES, *log_handlers.ROUTES)
         for verb in verbs
         if verb in vars(handler)
     }

@@ -1,0 +1,276 @@
+"""What was held over time, in the log's database: written every minute, summed up to minutes and hours as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, func, insert, literal, select
+
+from jupyter_gpu_reclaim.core.figures import Point, Share
+from jupyter_gpu_reclaim.core.model import Event, Gpu
+from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
+from jupyter_gpu_reclaim.reclaim_log.database import Database
+from jupyter_gpu_reclaim.reclaim_log.log import SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log.tables import (
+    gpu_usage,
+    kernel_usage,
+    transitions,
+    usage_gpus,
+    usage_kernels,
+    usage_sources,
+)
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+STEPS = (10, MINUTE, HOUR)
+KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours stay
+    gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
+    kernel_usage.name: {10: HOUR, MINUTE: 2 * DAY},
+}
+GPU_AMOUNTS = tuple(field.name for field in fields(GpuAmounts))
+KERNEL_AMOUNTS = tuple(field.name for field in fields(KernelAmounts))
+
+
+class UsageStore:
+    """Samples of one server, known by `source`, among those of all that share the database.
+
+    Every call raises `LogUnavailable` when the database does not answer. `word` is what a name of a person or a
+    notebook is kept as.
+    """
+
+    def __init__(self, log: SqlReclaimLog, source: str, word: Callable[[str], str] = str) -> None:
+        self._log = log
+        self._source = source
+        self._word = word
+        self._pruned_at = 0
+
+    async def write(self, spans: Sequence[Span], gpus: Mapping[str, Gpu]) -> None:
+        """Write the spans, and the minutes and hours that they are in. Writing a span again replaces it."""
+        if spans:
+            await self._log.run("write", lambda database: self._write(database, spans, gpus))
+
+    async def points(self, since: int, until: int, step: int, every_source: bool = False) -> list[Point]:
+        """The GPUs' amounts in spans of `step` seconds, by GPU and time; of the kept rows, those that fit `step`."""
+        source = None if every_source else self._source
+        return await self._log.run("read", lambda database: _points(database, source, since, until, step))
+
+    async def shares(self, since: int, until: int) -> list[Share]:
+        """What each kernel of any server held on each GPU, in whole hours from `since` to `until`."""
+        return await self._log.run("read", lambda database: _shares(database, since, until))
+
+    async def restores(self, since: int, until: int) -> int:
+        """How many restores the log has from `since` to `until`, of any server."""
+        return await self._log.run("read", lambda database: _restores(database, since, until))
+
+    async def gpus(self) -> dict[str, tuple[str, bool]]:
+        """Every GPU by UUID: its name, and whether it is a simulated one."""
+        return await self._log.run("read", _gpus)
+
+    async def oldest(self) -> int | None:
+        """The beginning of this server's oldest sample, in seconds since 1970; None before the first."""
+        return await self._log.run("read", self._oldest)
+
+    async def forget(self, before: int) -> None:
+        """Delete the hours before that, of any server."""
+        await self._log.run("write", lambda database: _forget(database, before))
+
+    def _write(self, database: Database, spans: Sequence[Span], gpus: Mapping[str, Gpu]) -> None:
+        with database.writing() as connection:
+            source = _id_of(connection, usage_sources, {"name": self._source}, {})
+            gpu_ids = {
+                uuid: _id_of(
+                    connection, usage_gpus, {"uuid": uuid}, {"name": gpu.name, "simulated": gpu.simulated}
+                )
+                for uuid, gpu in gpus.items()
+            }
+            kernels = {key[:3] for span in spans for key in span.kernels}
+            kernel_ids = {
+                (kernel_id, label, owner): _id_of(
+                    connection,
+                    usage_kernels,
+                    {"kernel_id": kernel_id, "label": self._word(label), "owner": self._word(owner)},
+                    {},
+                )
+                for kernel_id, label, owner in kernels
+            }
+            of_gpus = [
+                {"step": 10, "source": source, "gpu": gpu_ids[uuid], "at": span.at, **asdict(amounts)}
+                for span in spans
+                for uuid, amounts in span.gpus.items()
+            ]
+            of_kernels = [
+                {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[key[:3]], "gpu": gpu_ids[key[3]],
+                 **asdict(amounts)}
+                for span in spans
+                for key, amounts in span.kernels.items()
+            ]  # fmt: skip
+            at = [span.at for span in spans]
+            _replace(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
+            _replace(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
+            for finer, coarser in ((10, MINUTE), (MINUTE, HOUR)):
+                for begin in sorted({one // coarser * coarser for one in at}):
+                    _sum_up(connection, gpu_usage, source, gpu_ids.values(), finer, coarser, begin)
+                    _sum_up(connection, kernel_usage, source, gpu_ids.values(), finer, coarser, begin)
+            if self._pruned_at + HOUR <= at[-1]:
+                _prune(connection, source, at[-1])
+                self._pruned_at = at[-1]
+
+    def _oldest(self, database: Database) -> int | None:
+        with database.reading() as connection:
+            mine = select(usage_sources.c.id).where(usage_sources.c.name == self._source).scalar_subquery()
+            first = [
+                select(func.min(gpu_usage.c.at))
+                .where(gpu_usage.c.step == HOUR, gpu_usage.c.source == mine, gpu_usage.c.gpu == gpu)
+                for gpu in connection.scalars(select(usage_gpus.c.id))
+            ]  # fmt: skip
+            return min((at for at in map(connection.scalar, first) if at is not None), default=None)
+
+
+def _points(database: Database, source: str | None, since: int, until: int, step: int) -> list[Point]:
+    tier = max(kept for kept in STEPS if step % kept == 0)
+    at = gpu_usage.c.at if step == tier else gpu_usage.c.at // step * step
+    with database.reading() as connection:
+        whose = [] if source is None else [usage_sources.c.name == source]
+        sources = connection.scalars(select(usage_sources.c.id).where(*whose)).all()
+        found = []
+        for gpu, uuid in connection.execute(select(usage_gpus.c.id, usage_gpus.c.uuid)).all():
+            rows = connection.execute(
+                select(at, *(func.sum(gpu_usage.c[name]) for name in GPU_AMOUNTS))
+                .where(
+                    gpu_usage.c.step == tier,
+                    gpu_usage.c.source.in_(sources),
+                    gpu_usage.c.gpu == gpu,
+                    gpu_usage.c.at >= since,
+                    gpu_usage.c.at < until,
+                )
+                .group_by(gpu_usage.c.source, at)
+                .order_by(at)
+            )
+            found += [Point(gpu=uuid, at=int(row[0]), amounts=GpuAmounts(*map(int, row[1:]))) for row in rows]
+        return found
+
+
+def _shares(database: Database, since: int, until: int) -> list[Share]:
+    with database.reading() as connection:
+        sums = (
+            select(
+                kernel_usage.c.kernel,
+                kernel_usage.c.gpu,
+                *(func.sum(kernel_usage.c[name]).label(name) for name in KERNEL_AMOUNTS),
+            )
+            .where(
+                kernel_usage.c.step == HOUR,
+                kernel_usage.c.source.in_(connection.scalars(select(usage_sources.c.id)).all()),
+                kernel_usage.c.at >= since,
+                kernel_usage.c.at < until,
+            )
+            .group_by(kernel_usage.c.kernel, kernel_usage.c.gpu)
+            .subquery()
+        )
+        rows = connection.execute(
+            select(
+                usage_kernels.c.kernel_id,
+                usage_kernels.c.label,
+                usage_kernels.c.owner,
+                usage_gpus.c.uuid,
+                *(sums.c[name] for name in KERNEL_AMOUNTS),
+            )
+            .join_from(sums, usage_kernels, usage_kernels.c.id == sums.c.kernel)
+            .join(usage_gpus, usage_gpus.c.id == sums.c.gpu)
+            .order_by(usage_kernels.c.id, usage_gpus.c.id)
+        )
+        return [
+            Share(
+                kernel_id=kernel_id,
+                label=label,
+                owner=owner,
+                gpu=gpu,
+                amounts=KernelAmounts(*map(int, amounts)),
+            )
+            for kernel_id, label, owner, gpu, *amounts in rows
+        ]
+
+
+def _restores(database: Database, since: int, until: int) -> int:
+    begin, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (since, until))
+    with database.reading() as connection:
+        return connection.scalar(
+            select(func.count()).where(
+                transitions.c.event == Event.RESTORE_DONE.value,
+                transitions.c.at >= begin,
+                transitions.c.at < end,
+            )
+        )
+
+
+def _gpus(database: Database) -> dict[str, tuple[str, bool]]:
+    with database.reading() as connection:
+        rows = connection.execute(select(usage_gpus.c["uuid", "name", "simulated"]).order_by(usage_gpus.c.id))
+        return {uuid: (name, simulated) for uuid, name, simulated in rows}
+
+
+def _forget(database: Database, before: int) -> None:
+    for table in (gpu_usage, kernel_usage):
+        with database.writing() as connection:
+            connection.execute(delete(table).where(table.c.at < before))
+
+
+def _id_of(connection: Connection, table: Table, key: Mapping[str, Any], more: Mapping[str, Any]) -> int:
+    """The id of the row with that key, which is made where it lacks."""
+    found = select(table.c.id).where(*(table.c[name] == value for name, value in key.items()))
+    known = connection.scalar(found)
+    if known is None:
+        known = connection.scalar(insert(table).values(**key, **more).returning(table.c.id))
+    return known
+
+
+def _replace(
+    connection: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    source: int,
+    gpus: Collection[int],
+    at: Iterable[int],
+) -> None:
+    these = [table.c.step == 10, table.c.source == source, table.c.gpu.in_(gpus), table.c.at.in_(at)]
+    connection.execute(delete(table).where(*these))
+    if rows:
+        connection.execute(insert(table), rows)
+
+
+def _sum_up(
+    connection: Connection,
+    table: Table,
+    source: int,
+    gpus: Collection[int],
+    finer: int,
+    coarser: int,
+    begin: int,
+) -> None:
+    """Make the row of a coarser step anew from the finer ones in it."""
+    whose = [name for name in ("kernel", "gpu") if name in table.c]
+    amounts = KERNEL_AMOUNTS if table is kernel_usage else GPU_AMOUNTS
+    mine = [table.c.source == source, table.c.gpu.in_(gpus)]
+    connection.execute(delete(table).where(table.c.step == coarser, table.c.at == begin, *mine))
+    sums = (
+        select(
+            literal(coarser),
+            literal(source),
+            literal(begin),
+            *(table.c[name] for name in whose),
+            *(func.sum(table.c[name]) for name in amounts),
+        )
+        .where(table.c.step == finer, table.c.at >= begin, table.c.at < begin + coarser, *mine)
+        .group_by(*(table.c[name] for name in whose))
+    )
+    connection.execute(insert(table).from_select(["step", "source", "at", *whose, *amounts], sums))
+
+
+def _prune(connection: Connection, source: int, now: int) -> None:
+    gpus = connection.scalars(select(usage_gpus.c.id)).all()
+    for table in (gpu_usage, kernel_usage):
+        for step, seconds in KEPT[table.name].items():
+            old = [table.c.step == step, table.c.source == source, table.c.at < now - seconds]
+            connection.execute(delete(table).where(*old, table.c.gpu.in_(gpus)))

@@ -1,0 +1,1 @@
+"""What the log tells people: `jupyter gpu-reclaim log` and `report`."""
