@@ -1,5 +1,6 @@
 """The settings, as traits. A policy trait has the name of its field in `core.model.Policy`, spans with `_seconds`."""
 
+# Over 300 lines: one table of settings, each with the text that explains it; cut in two it would be harder to search.
 from __future__ import annotations
 
 import math
