@@ -33,7 +33,7 @@ SENTENCES: Mapping[Reason, str] = MappingProxyType(
         Reason.COOLDOWN: "It came back to the GPU a moment ago and rests before it may be moved again.",
         Reason.TOO_SMALL: "It holds too little GPU memory to be worth moving.",
         Reason.HOST_MEMORY: "Not enough host memory is known to be free for its data.",
-        Reason.UNSUPPORTED: "What it holds on the GPU cannot be moved safely.",
+        Reason.UNSUPPORTED: "No way to move what it holds on the GPU is known yet, so it stays.",
         Reason.DISTRUSTED: "A copy of GPU memory came out wrong here, so nothing is moved until that alarm is cleared.",
         Reason.UNMANAGED: "No agent runs in this kernel, so it is left alone.",
         Reason.IN_FLIGHT: "Its data is being moved.",
