@@ -1,5 +1,6 @@
 """The settings, as traits. A policy trait has the name of its field in `core.model.Policy`, spans with `_seconds`."""
 
+# Over 300 lines: one table of settings, each with the text that explains it; cut in two it would be harder to search.
 from __future__ import annotations
 
 import math
@@ -180,6 +181,14 @@ class PolicyTraits(HasTraits):
         minutes: longer, and its user should know rather than wait.""",
     ).tag(config=True)
 
+    room_wait_seconds = Seconds(
+        30.0,
+        help="""Seconds for which a running cell that finds no room on the GPU for a tensor waits for it, while idle
+        kernels make room; then it gets the out-of-memory error that it would have got at once. 0: it never waits. The
+        default, 30, is long beside a reclaim. Only while `mode` is "on", and only where the allocator can wait
+        (docs/admission.md says where).""",
+    ).tag(config=True)
+
     retry_after_seconds = Seconds(
         _DEFAULT.retry_after,
         help="""Seconds of rest after a move that failed or was refused, before it is tried again. Restores are tried
@@ -190,6 +199,15 @@ class PolicyTraits(HasTraits):
         "",
         help="""Where the log is kept, as a SQLAlchemy URL. "", the default: an SQLite file in Jupyter's data
         directory, which needs no setting up.""",
+    ).tag(config=True)
+
+    node_dir = Unicode(
+        "",
+        help="""A directory that all servers using the same GPUs share, in which they tell each other what their
+        notebooks wait for and take turns restoring: made by the administrator, writable for all of them, with the
+        sticky bit (mode 1777), on a local disk or in memory; mounted into every container. "", the default:
+        /run/jupyter_gpu_reclaim where that exists, else /tmp/jupyter_gpu_reclaim. Without one, a server works alone,
+        and its status says so.""",
     ).tag(config=True)
 
     keep_log_days = Float(

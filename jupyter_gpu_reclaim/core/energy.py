@@ -34,7 +34,7 @@ def energy(points: Sequence[Point], names: Mapping[str, str], assumed: Assumptio
     hours = sum(bare.values()) / MS_HOUR
     watts = {uuid: assumed.context_watts or _context_watts(names[uuid]) for uuid, ms in bare.items() if ms}
     unknown = sorted({names[uuid] or uuid for uuid, power in watts.items() if power is None})
-    basis = f"{hours:g} GPU-hours in which contexts were freed and nobody else used the GPU; torch_offload frees none"
+    basis = f"{hours:g} GPU-hours in which contexts were freed (torch_offload frees none) and nobody else was there"
     kwh: float | None = sum(bare[uuid] / MS_HOUR * (power or 0) for uuid, power in watts.items()) / 1000
     if unknown:
         kwh, basis = (

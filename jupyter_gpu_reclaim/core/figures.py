@@ -99,20 +99,20 @@ def gpus_needed(points: Sequence[Point], course: Sequence[Course], step_seconds:
     if not sizes:
         return []
     size = sum(sizes.values()) / len(sizes) * 1024
-    each = f"of means over {step_seconds} s ÷ {size / (1 << 30):.1f} GiB a GPU: by memory alone, packed without gaps"
+    divided = f"÷ {size / (1 << 30):.1f} GiB a GPU, by memory alone, packed without gaps"
     figures, needed = [], {}
-    for what, chosen in (("resident", "resident_bytes"), ("footprints", "footprint_bytes")):
+    for what, chosen in (("resident bytes", "resident_bytes"), ("footprints", "footprint_bytes")):
         values = sorted(getattr(span, chosen) for span in course)
         p95 = values[math.ceil(0.95 * len(values)) - 1]
         for name, value in (("peak", values[-1]), ("95th percentile", p95)):
             needed[what, name] = math.ceil(value / size)
-            wording = "with reclaim" if what == "resident" else "without it"
+            wording = "with reclaim" if what == "resident bytes" else "without it"
             figures.append(
                 Figure(
                     f"GPUs needed, {wording}, {name}",
                     needed[what, name],
                     "GPUs",
-                    f"{name} {each}, {what} of the notebooks",
+                    f"notebooks' {what}, {name} of means over {step_seconds} s, {divided}",
                 )
             )
     busy = _summed(points)

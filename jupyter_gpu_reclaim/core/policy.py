@@ -7,7 +7,7 @@ The rules, in the order in which they speak:
    stops no user code: running out of memory there loses nothing, and waiting for a sight that may not come would hang
    the cell.
 3. **Reclaims a person asked for**, then those that make room for somebody who waits (the smallest set that makes all
-   the room, or none), then for restores waiting in other servers, then against pressure (as much as can be had), then
+   the room, or none), then for restores waiting in other servers and against pressure (as much as can be had), then
    of what has been idle for `idle_after`, which its user is told `warn_before` ahead. Within each, the lowest priority
    goes first, then who was used longest ago. What is chosen never takes more host memory than there is above the
    reserve, and disk within its limit, all of it and all moves under way counted together; memory comes first.
@@ -206,8 +206,8 @@ class _Round:
         for uuid, wanted in sorted(self.snapshot.outside_pressure.items()):
             gap = self.room.short_of({uuid: wanted}) if self._sees({uuid: wanted}) else {}
             if gap:
-                victims, unfilled = smallest_set(gap, self._spare(), self.room.bytes_for_reclaims)
-                self._choose(() if unfilled else victims, Reason.ADMISSION)
+                victims, _ = smallest_set(gap, self._spare(), self.room.bytes_for_reclaims)
+                self._choose(victims, Reason.ADMISSION)  # the rest may be made by another server
 
     def _relieve(self, pressure_since: Mapping[str, datetime]) -> None:
         short = short_gpus(self.policy, pressure_since, self.now)

@@ -9,7 +9,6 @@ takes them must bear with a row that it has.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import zlib
@@ -194,6 +193,8 @@ class DiskQueue:
 
 def _locked(path: Path) -> int | None:
     """The file, made where it lacks, locked for us until it is closed; None while another server has it."""
+    import fcntl  # not on Windows, where nothing is queued and the package must load all the same
+
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

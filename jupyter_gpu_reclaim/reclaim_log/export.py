@@ -13,7 +13,7 @@ from jupyter_gpu_reclaim.core.model import Transition
 from jupyter_gpu_reclaim.core.wire import to_json
 from jupyter_gpu_reclaim.ports import ReclaimLog
 
-PAGE = 1000
+PAGE = 500
 COLUMNS = (
     "id", "at", "kernel_id", "event", "phase", "episode_id", "reason", "label", "owner", "mechanism", "framework",
     "driver", "gpus", "footprint_bytes", "moved_bytes", "freed_bytes", "unmovable_bytes", "took_seconds", "detail",

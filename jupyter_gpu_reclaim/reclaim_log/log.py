@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import Connection, Select, insert, select
+from sqlalchemy import Connection, Select, func, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from jupyter_gpu_reclaim.core.model import Event, Reason, Transition
@@ -23,6 +23,7 @@ from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
 
 T = TypeVar("T")
 
+SEQUENCE_OF_ROWS = "reclaim_transitions_sequence_seq"  # as PostgreSQL names what a serial column counts with
 BATCH = 500  # ids in one statement, well below every database's limit on parameters
 
 
@@ -151,11 +152,11 @@ class SqlReclaimLog:
 
     def _page(self, found: Select, limit: int) -> tuple[list[Transition], str | None]:
         with self._database.reading() as connection:
-            rows = connection.execute(found).mappings().all()
+            rows = connection.execute(found).all()
         page = rows[:limit]
         more = len(rows) > limit
         return [to_transition(row) for row in page], to_cursor(
-            page[-1]["at"], page[-1]["sequence"]
+            page[-1].at, page[-1].sequence
         ) if more else None
 
 
@@ -170,13 +171,24 @@ def _insert_new(connection: Connection, values: dict[str, dict]) -> None:
         new = [values[id] for id in batch if id not in known]
         if not new:
             continue
-        sequences = connection.scalars(
-            insert(transitions).returning(transitions.c.sequence, sort_by_parameter_order=True), new
-        ).all()
+        numbered = [
+            {**row, "sequence": n} for row, n in zip(new, _numbers(connection, len(new)), strict=True)
+        ]
+        connection.execute(insert(transitions), numbered)
         gpus = [
-            {"gpu_uuid": gpu, "at": row["at"], "sequence": sequence}
-            for row, sequence in zip(new, sequences, strict=True)
+            {"gpu_uuid": gpu, "at": row["at"], "sequence": row["sequence"]}
+            for row in numbered
             for gpu in row["footprint"]
         ]
         if gpus:
             connection.execute(insert(transition_gpus), gpus)
+
+
+def _numbers(connection: Connection, count: int) -> Sequence[int]:
+    """Sequence numbers for new rows, in order. Asking for them first is many times faster than having them returned."""
+    if connection.dialect.name == "postgresql":
+        each = func.generate_series(1, count).table_valued("n")
+        return connection.scalars(select(func.nextval(SEQUENCE_OF_ROWS)).select_from(each)).all()
+    # this transaction holds the file's write lock: nobody takes them in between
+    last = connection.scalar(select(func.max(transitions.c.sequence))) or 0
+    return range(last + 1, last + 1 + count)

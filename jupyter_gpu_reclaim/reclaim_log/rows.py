@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+
+from sqlalchemy import Row
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Reason, Transition
 
@@ -39,33 +40,40 @@ def to_row(transition: Transition) -> dict[str, Any]:
     }
 
 
-def to_transition(row: Mapping[str, Any]) -> Transition:
-    """The transition that was written, equal to it field by field. Raises `UnknownWord`."""
+def to_transition(row: Row) -> Transition:
+    """The transition that was written, equal to it field by field. Raises `UnknownWord`.
+
+    `row` has all columns of `tables.transitions` in their order: by place it takes half the time.
+    """
+    (_, id, at, kernel_id, event, phase, episode_id, reason, label, owner, mechanism, footprint, moved_bytes,
+     freed_bytes, unmovable, took, detail, actor, simulated, framework, driver) = row  # fmt: skip
     try:
-        event, phase = Event(row["event"]), Phase(row["phase"])
-        reason = Reason(row["reason"]) if row["reason"] is not None else None
-    except ValueError as error:
-        raise UnknownWord(f"row {row['id']}: {error}") from error
-    took = row["took_seconds"]
-    return Transition(
-        id=row["id"],
-        at=row["at"],
-        kernel_id=row["kernel_id"],
-        event=event,
-        phase=phase,
-        episode_id=row["episode_id"],
-        reason=reason,
-        label=row["label"],
-        owner=row["owner"],
-        mechanism=row["mechanism"],
-        footprint=row["footprint"],
-        moved_bytes=row["moved_bytes"],
-        freed_bytes=row["freed_bytes"],
-        unmovable=row["unmovable"],
-        took=timedelta(seconds=took) if took is not None else None,
-        detail=row["detail"],
-        actor=row["actor"],
-        simulated=row["simulated"],
-        framework=row["framework"],
-        driver=row["driver"],
-    )
+        return Transition(
+            id=id,
+            at=at,
+            kernel_id=kernel_id,
+            event=_EVENTS[event],
+            phase=_PHASES[phase],
+            episode_id=episode_id,
+            reason=_REASONS[reason],
+            label=label,
+            owner=owner,
+            mechanism=mechanism,
+            footprint=footprint,
+            moved_bytes=moved_bytes,
+            freed_bytes=freed_bytes,
+            unmovable=unmovable,
+            took=timedelta(seconds=took) if took is not None else None,
+            detail=detail,
+            actor=actor,
+            simulated=simulated,
+            framework=framework,
+            driver=driver,
+        )
+    except KeyError as error:
+        raise UnknownWord(f"row {id}: {error} is no event, phase or reason") from error
+
+
+_EVENTS = {event.value: event for event in Event}
+_PHASES = {phase.value: phase for phase in Phase}
+_REASONS = {None: None} | {reason.value: reason for reason in Reason}

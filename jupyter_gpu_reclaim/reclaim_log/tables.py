@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,6 +66,17 @@ class Storable(TypeDecorator[str]):
         return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
+class BytesByName(TypeDecorator[dict[str, int]]):
+    """A map as JSON. Most are empty, and those are told without parsing."""
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], dict[str, int] | None]:
+        """Gives the map; PostgreSQL's driver hands it over as text, too."""
+        return lambda value: {} if value == "{}" else value if isinstance(value, dict) else json.loads(value)
+
+
 # On SQLite only a column of type INTEGER numbers itself.
 Sequence = BigInteger().with_variant(Integer, "sqlite")
 
@@ -83,10 +96,10 @@ transitions = Table(
     Column("label", Storable, nullable=False),
     Column("owner", Storable, nullable=False),
     Column("mechanism", String),
-    Column("footprint", JSON, nullable=False),
+    Column("footprint", BytesByName, nullable=False),
     Column("moved_bytes", BigInteger),
-    Column("freed_bytes", JSON, nullable=False),
-    Column("unmovable", JSON, nullable=False),
+    Column("freed_bytes", BytesByName, nullable=False),
+    Column("unmovable", BytesByName, nullable=False),
     Column("took_seconds", Float),
     Column("detail", Storable, nullable=False),
     Column("actor", Storable, nullable=False),

@@ -51,10 +51,19 @@ class UsageStore:
         if spans:
             await self._log.run("write", lambda database: self._write(database, spans, gpus))
 
-    async def points(self, since: int, until: int, step: int, every_source: bool = False) -> list[Point]:
-        """The GPUs' amounts in spans of `step` seconds, by GPU and time; of the kept rows, those that fit `step`."""
+    async def points(
+        self,
+        since: int,
+        until: int,
+        step: int,
+        names: Sequence[str] = GPU_AMOUNTS,
+        every_source: bool = False,
+    ) -> list[Point]:
+        """The GPUs' amounts of these names in spans of `step` seconds, by GPU and time, from rows that fit `step`."""
         source = None if every_source else self._source
-        return await self._log.run("read", lambda database: _points(database, source, since, until, step))
+        return await self._log.run(
+            "read", lambda database: _points(database, source, since, until, step, names)
+        )
 
     async def shares(self, since: int, until: int) -> list[Share]:
         """What each kernel of any server held on each GPU, in whole hours from `since` to `until`."""
@@ -128,28 +137,36 @@ class UsageStore:
             return min((at for at in map(connection.scalar, first) if at is not None), default=None)
 
 
-def _points(database: Database, source: str | None, since: int, until: int, step: int) -> list[Point]:
+def _points(
+    database: Database, source: str | None, since: int, until: int, step: int, names: Sequence[str]
+) -> list[Point]:
     tier = max(kept for kept in STEPS if step % kept == 0)
-    at = gpu_usage.c.at if step == tier else gpu_usage.c.at // step * step
+    amounts = [gpu_usage.c[name] for name in names]
+    at = gpu_usage.c.at
+    if step == tier:
+        asked = select(gpu_usage.c.gpu, at, *amounts)
+    else:
+        begin = at // step * step
+        sums = [func.sum(amount) for amount in amounts]
+        asked = select(gpu_usage.c.gpu, begin, *sums).group_by(gpu_usage.c.source, gpu_usage.c.gpu, begin)
     with database.reading() as connection:
+        gpus = dict(connection.execute(select(usage_gpus.c.id, usage_gpus.c.uuid)).all())
         whose = [] if source is None else [usage_sources.c.name == source]
-        sources = connection.scalars(select(usage_sources.c.id).where(*whose)).all()
-        found = []
-        for gpu, uuid in connection.execute(select(usage_gpus.c.id, usage_gpus.c.uuid)).all():
-            rows = connection.execute(
-                select(at, *(func.sum(gpu_usage.c[name]) for name in GPU_AMOUNTS))
-                .where(
-                    gpu_usage.c.step == tier,
-                    gpu_usage.c.source.in_(sources),
-                    gpu_usage.c.gpu == gpu,
-                    gpu_usage.c.at >= since,
-                    gpu_usage.c.at < until,
-                )
-                .group_by(gpu_usage.c.source, at)
-                .order_by(at)
-            )
-            found += [Point(gpu=uuid, at=int(row[0]), amounts=GpuAmounts(*map(int, row[1:]))) for row in rows]
-        return found
+        asked = asked.where(
+            gpu_usage.c.step == tier,
+            gpu_usage.c.source.in_(connection.scalars(select(usage_sources.c.id).where(*whose)).all()),
+            gpu_usage.c.gpu.in_(gpus),
+            at >= since,
+            at < until,
+        )
+        rows = connection.execute(asked).all()
+    found = [
+        Point(
+            gpu=gpus[gpu], at=int(begin), amounts=GpuAmounts(**dict(zip(names, map(int, sums), strict=True)))
+        )
+        for gpu, begin, *sums in rows
+    ]
+    return sorted(found, key=lambda point: (point.gpu, point.at))
 
 
 def _shares(database: Database, since: int, until: int) -> list[Share]:

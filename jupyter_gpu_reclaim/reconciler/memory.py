@@ -11,7 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from jupyter_gpu_reclaim.core.model import Event, Failed, Holding, Outcome, Phase, Policy, Reason, Transition
+from jupyter_gpu_reclaim.core.model import (
+    Event,
+    Failed,
+    Holding,
+    Outcome,
+    Phase,
+    Policy,
+    Reason,
+    Refused,
+    Transition,
+)
 from jupyter_gpu_reclaim.core.phase import IN_FLIGHT
 
 SETTLE_AFTER = timedelta(seconds=1)
@@ -126,7 +136,12 @@ class KernelMemory:
         self.rested()
 
     def rest(self, outcome: Outcome, was: Phase, policy: Policy, now: datetime) -> None:
-        """After a move that did not succeed: when to try again. Restores sooner at first, since somebody waits."""
+        """After a move that did not succeed: when to try again. Restores sooner at first, since somebody waits.
+
+        One that found its room taken under the lock has not failed: the next look sees as much, and it waits in line.
+        """
+        if isinstance(outcome, Refused) and outcome.reason is Reason.NO_ROOM:
+            return
         self.failures += 1
         if was is Phase.RESTORING:
             self.out_of_memory += isinstance(outcome, Failed) and outcome.out_of_memory

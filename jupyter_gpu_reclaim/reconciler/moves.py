@@ -25,7 +25,7 @@ from jupyter_gpu_reclaim.core.model import (
 from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.ports import Clock, KernelControl
 from jupyter_gpu_reclaim.reconciler import answers
-from jupyter_gpu_reclaim.reconciler.journal import Journal
+from jupyter_gpu_reclaim.reconciler.journal import RESTORE_PATIENCE_SECONDS, Journal
 from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
 from jupyter_gpu_reclaim.reconciler.neighbours import Neighbours
 
@@ -54,6 +54,7 @@ class Moves:
         self._neighbours = neighbours
         self._done = done  # called after every outcome
         self._tasks: dict[asyncio.Task, str] = {}
+        self._admitting: set[str] = set()  # kernels whose code is being told to go ahead
         self._last_row_at: datetime | None = None
         self.simulated_gpus: frozenset[str] = frozenset()
         self.driver: str | None = None  # its version, as it was last seen
@@ -157,7 +158,7 @@ class Moves:
         async def act() -> Outcome:
             written = self._journal.recording(row)
             async with self._neighbours.claimed(memory.needed or memory.holding.footprint) as no_room:
-                await written
+                await asyncio.wait([written], timeout=RESTORE_PATIENCE_SECONDS)
                 if no_room is not None:
                     return Refused(Reason.NO_ROOM, no_room)
                 return await self._kernels.resume(memory.kernel_id)
@@ -165,9 +166,17 @@ class Moves:
         self._start(memory, self._move(memory, act, policy, _RESTORE_EVENTS), "restore")
 
     def admit(self, memory: KernelMemory) -> None:
-        """Tell code that waits inside the kernel to go ahead."""
+        """Tell code that waits inside the kernel to go ahead; once, however long the word takes to get there."""
         memory.admit(self._clock.now())
-        self._track(answers.admit(memory, self._kernels, self._neighbours), memory.kernel_id, "admit")
+        if memory.kernel_id not in self._admitting:
+            self._admitting.add(memory.kernel_id)
+            self._track(self._admit(memory), memory.kernel_id, "admit")
+
+    async def _admit(self, memory: KernelMemory) -> None:
+        try:
+            await answers.admit(memory, self._kernels, self._neighbours)
+        finally:
+            self._admitting.discard(memory.kernel_id)
 
     def end_wait(self, memory: KernelMemory, policy: Policy) -> None:
         """End the cells that have waited for room or a place for too long; the kernel's data stays where it is."""

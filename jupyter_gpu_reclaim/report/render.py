@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from html import escape
 
 from jupyter_gpu_reclaim.core.figures import Course, Figure
@@ -20,6 +21,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem
 table { border-collapse: collapse; width: 100% } td, th { padding: .25rem .6rem; text-align: left;
   border-bottom: 1px solid #8884 }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+td.u { white-space: nowrap }
 .basis { color: #5a5a66; font-size: 13px } svg { width: 100%; height: auto }
 .total { stroke: #8a8a94 } .footprint { fill: #c9b8f0 } .resident { fill: #3f7d63 }
 @media (prefers-color-scheme: dark) { body { color: #e6e6ea; background: #17171b } .basis { color: #a2a2ad }
@@ -54,7 +56,7 @@ def as_html(report: Report) -> str:
     """One file, without scripts, fonts or pictures from elsewhere; light and dark as the reader's system."""
     figures = "".join(
         f'<tr><td>{escape(figure.name)}<div class="basis">{escape(figure.basis)}</div></td>'
-        f'<td class="n">{number(figure)}</td><td>{escape(figure.unit)}</td></tr>'
+        f'<td class="n">{number(figure)}</td><td class="u">{escape(figure.unit)}</td></tr>'
         for figure in report.figures
     )
     simulated = f"<p><strong>{SIMULATED}</strong></p>" if report.simulated else ""
@@ -91,6 +93,11 @@ def chart(course: Sequence[Course], step_seconds: int) -> str:
         f'<text x="0" y="{y(size) + 12:.0f}" font-size="12" fill="currentColor">{size / (1 << 30):.1f} GiB</text>'
         for size in (most, most / 2)
     )
+    for at, anchor, place in ((begin, "start", LEFT), (end, "end", WIDTH)):
+        labels += (
+            f'<text x="{place}" y="{HEIGHT - 6}" font-size="12" fill="currentColor" text-anchor="{anchor}">'
+            f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}</text>"
+        )
     return (
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="GPU memory over time">'
         f'<path class="footprint" d="{footprints}"/><path class="resident" d="{resident}"/>'
@@ -109,7 +116,7 @@ def number(figure: Figure) -> str:
     """The value with as many digits as mean something; a dash for what is not known."""
     if figure.value is None:
         return "–"
-    return f"{figure.value:,.0f}" if abs(figure.value) >= 1000 else f"{figure.value:.3g}"
+    return f"{figure.value:,.0f}" if abs(figure.value) >= 1000 else f"{figure.value:.4g}"
 
 
 def amounts(use: Use) -> tuple[float, float, float, float]:

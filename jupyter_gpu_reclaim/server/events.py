@@ -21,8 +21,7 @@ TRANSITION = "https://events.jupyter.org/jupyter_gpu_reclaim/transition/v1"
 SCHEMAS = sorted((Path(__file__).parent / "event_schemas").glob("*/v1.yaml"))
 KERNEL_ACTIONS = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"
 INTERRUPTED = (
-    "Interrupted while waiting for its data to come back to the GPU. The cell has not run and nothing is lost: "
-    "run it again when you like."
+    "Interrupted while waiting for the GPU. The cell has not run, nothing is lost: run it again at any time."
 )
 
 
@@ -78,8 +77,5 @@ class Events:
             self._injection.forget(kernel_id)
 
     def _end_waits(self, kernel_id: str) -> None:
-        """SIGINT reaches only the kernel's main thread; cells that wait in its subshells are ended by a message."""
-        link = self._links.link(kernel_id)
-        waits = link is not None and (link.status.waiting or link.status.place_wanted_at is not None)
-        if waits:
-            self._kernels.end_interrupted_wait(kernel_id, INTERRUPTED)
+        """SIGINT reaches only the kernel's main thread; what waits on others is ended by a message."""
+        self._kernels.end_interrupted_wait(kernel_id, INTERRUPTED)

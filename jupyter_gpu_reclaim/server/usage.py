@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 WRITE_SECONDS = 60
 MOST_HELD_BACK = 360  # spans, an hour of them, while the database is away
 MOST_POINTS = 2000
+STOP_SECONDS = 5.0
 STEPS = (10, 30, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, DAY, 7 * DAY)
+SHOWN = ("ms", "total", "resident", "reclaimed", "others")
 KIB, GIB_IN_KIB = 1024, 1 << 20
 
 
@@ -51,17 +53,21 @@ class UsageRecorder:
             self._writing = asyncio.create_task(self._write(), name="reclaim usage")
 
     async def stop(self) -> None:
-        """Write what is left, if the database takes it."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        """Write what is left, if the database takes it within `STOP_SECONDS`."""
         self._take(self._meter.rest())
-        await self._write()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                if self._writing is not None:
+                    await asyncio.wait([self._writing])
+                await self._write()
+        except TimeoutError:
+            logger.warning("The last samples of what GPUs hold are lost: the database does not answer")
 
     async def history(self, since: datetime, until: datetime, step: int | None) -> dict[str, Any]:
         """The reply of GET history. Raises `WireError` for a range or a step that cannot be, `LogUnavailable`."""
         step = fitting_step(since, until, step, datetime.now(UTC))
         begin, end = int(since.timestamp()) // step * step, int(until.timestamp())
-        points = await self.store.points(begin, end, step)
+        points = await self.store.points(begin, end, step, SHOWN)
         return {"step_seconds": step, "gpus": series(self._with_unwritten(points, begin, end, step))}
 
     async def totals(self, now: datetime) -> dict[str, Any]:
@@ -71,7 +77,7 @@ class UsageRecorder:
         reply: dict[str, Any] = {}
         for name, since in (("today", today), ("week", week)):
             begin, end = int(since.timestamp()), int(now.timestamp()) + 1
-            points = await self.store.points(begin, end, HOUR)
+            points = await self.store.points(begin, end, HOUR, SHOWN)
             reply[name] = won_back(self._with_unwritten(points, begin, end, HOUR))
         oldest = await self.store.oldest()
         unwritten = [span.at for span in (*self._ready, *self._meter.current())]
@@ -131,7 +137,7 @@ def series(points: list[Point]) -> dict[str, dict[str, list]]:
         if not amounts.ms:
             continue
         lists.setdefault("at", []).append(instant(datetime.fromtimestamp(point.at, UTC)))
-        for name in ("resident", "reclaimed", "others", "total"):
+        for name in SHOWN[1:]:
             mean = getattr(amounts, name) * 1000 * KIB // amounts.ms
             lists.setdefault(f"{name}_bytes", []).append(mean)
     return {gpu: lists for gpu, lists in gpus.items() if lists}

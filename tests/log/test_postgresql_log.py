@@ -13,9 +13,9 @@ from alembic.migration import MigrationContext
 from contract.log_contract import LogContract, everything, numbers, row
 from contract.retention_contract import RetentionContract
 from contract.usage_contract import UsageContract
-from postgresql_server import PostgresqlServer, missing
 from sqlalchemy import Connection, create_engine, text
 
+from jupyter_gpu_reclaim.bench.log.postgresql import PostgresqlServer, missing
 from jupyter_gpu_reclaim.ports import LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.tables import VERSION_TABLE, metadata

@@ -109,7 +109,7 @@ def test_a_press_reclaims_and_its_undo_restores(lab: Lab, page: Page) -> None:
 
 
 def test_the_log_finds_the_episode(page: Page, lab: Lab) -> None:
-    """The log lists what happened, narrows to an outcome, opens an episode with all its steps, and exports itself."""
+    """The log lists what happened, narrows to an outcome, opens an episode with each step, exports what it shows."""
     command(page, "gpu-reclaim:show-log")
     log = page.locator(".jp-GpuReclaimLog")
     log.get_by_label("Notebook").select_option(label="digits.ipynb")

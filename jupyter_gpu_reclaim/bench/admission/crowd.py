@@ -68,6 +68,9 @@ class Crowd:
     async def append(self, rows: Sequence[Transition]) -> None:
         """See `ports.ReclaimLog`."""
 
+    def complaint(self) -> None:
+        """See `ports.ReclaimLog`."""
+
     async def query(self, **filters: Any) -> tuple[list[Transition], str | None]:
         """See `ports.ReclaimLog`: each kernel is known in the phase that it is in."""
         name = filters.get("kernel_id")

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own, for the time of a test run: on a socket in its folder, on no port."""
+"""A PostgreSQL server of one's own, for the time of a bench or a test run: on a socket in its folder, on no port."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def _programs() -> Path | None:
 class PostgresqlServer:
     """A server with an empty database "postgres", which it lets anybody on this machine's socket into as "gpu"."""
 
-    def __init__(self) -> None:
+    def __init__(self, fsync: bool = False) -> None:
+        self._fsync = "on" if fsync else "off"
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))  # short: a socket's path may have 107 bytes
         self._as_user = []
         if os.geteuid() == 0:  # PostgreSQL does not run as root
@@ -43,7 +44,7 @@ class PostgresqlServer:
 
     def start(self) -> None:
         """Returns when it takes connections."""
-        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync={self._fsync}"
         self._call("pg_ctl", "-w", "-l", str(self.folder / "server.log"), "-o", options, "start")
 
     def stop(self) -> None:
