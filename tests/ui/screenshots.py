@@ -58,6 +58,7 @@ def main(folder: Path) -> None:
         kept = hold(server, "finetuning.ipynb", 1400)
         server.request("PUT", f"/gpu-reclaim/api/kernels/{kept.kernel_id}/pin", {"seconds": 4 * 3600})
         busy = hold(server, "gan.ipynb", 900)
+        server.until(lambda kernel, _: kernel["decision"]["reason"] == "recently_active", "gan.ipynb")
         server.start_running(busy, WORK)
         row(page, "digits.ipynb", "reclaimed").wait_for()
         row(page, "gan.ipynb", "running").wait_for()

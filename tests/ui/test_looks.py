@@ -80,7 +80,7 @@ def test_a_warning_lets_its_user_keep_the_notebook(pretender: Pretender) -> None
     toast = (
         page.locator(".Toastify__toast").filter(has_text="warned.ipynb is idle").filter(has_not_text="about")
     )
-    with page.expect_request("**/gpu-reclaim/api/kernels/warned/pin") as asked:
+    with page.expect_request("**/gpu-reclaim/api/kernels/warned/pin?*") as asked:
         toast.get_by_role("button", name="Keep").click()
     assert (asked.value.method, asked.value.post_data_json) == ("PUT", {"seconds": 3600})
 

@@ -63,6 +63,10 @@ export function Chart({ series, units, trans }: ChartProps): JSX.Element {
   );
 }
 
+function timeOfDay(seconds: number): string {
+  return new Date(seconds * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+}
+
 function optionsFor(host: HTMLElement, units: Units, trans: TranslationBundle): uPlot.Options {
   const style = getComputedStyle(host);
   const colour = (name: string): string => style.getPropertyValue(name).trim();
@@ -79,7 +83,7 @@ function optionsFor(host: HTMLElement, units: Units, trans: TranslationBundle): 
     cursor: { show: false },
     scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
     axes: [
-      { ...axis, size: 18, space: 60 },
+      { ...axis, size: 18, space: 60, values: (_, ticks) => ticks.map(timeOfDay) },
       { ...axis, size: 52, space: 26, values: (_, ticks) => ticks.map(tick => (tick ? bytesInWords(tick, units) : '')) }
     ],
     series: [

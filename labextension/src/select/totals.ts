@@ -81,6 +81,6 @@ function wonBack(term: string, won: WonBack, trans: TranslationBundle): Total {
     term,
     value: trans.__('%1 GPU-h', won.reclaimed_gpu_hours.toFixed(1)),
     title: trans.__('%1 GiB-hours of GPU memory', won.reclaimed_gib_hours.toFixed(1)),
-    accent: won.reclaimed_gpu_hours > 0
+    accent: won.reclaimed_gpu_hours >= 0.05 // what is not shown as zero
   };
 }
