@@ -18,7 +18,8 @@ NAME = PACKAGE.name
 MAY_IMPORT = {
     "core": set(),
     "ports": {"core"},
-    "config": {"core", "ports"},
+    "config": {"core", "ports", "log_config"},
+    "log_config": set(),
     "gpu": {"core", "ports", "config"},
     "reclaim_log": {"core", "ports", "config"},
     "node": {"core", "ports", "config"},
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "server": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "report", "node", "agent"},
     "hub": {"core", "ports", "config", "reconciler", "reclaim_log"},
     "plan": {"core", "ports", "config", "reconciler", "reclaim_log"},
-    "report": {"core", "ports", "config", "reclaim_log"},
+    "report": {"core", "ports", "log_config", "reclaim_log"},
     "demo": {"core", "gpu", "sim"},
     "bench": {
         "core",

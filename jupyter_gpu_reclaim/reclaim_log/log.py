@@ -142,13 +142,19 @@ class SqlReclaimLog:
             raise
 
     def _append(self, values: dict[str, dict]) -> None:
+        rows = list(values.values())
         try:
             with self._database.writing() as connection:
-                _insert_new(connection, values)
+                _insert(connection, rows)
         except IntegrityError:
-            # Another server wrote one of these rows in between; now that it is visible, the rest goes in.
-            with self._database.writing() as connection:
-                _insert_new(connection, values)
+            # Some are there already, which is rare: it is not asked beforehand.
+            try:
+                with self._database.writing() as connection:
+                    _insert(connection, _missing(connection, rows))
+            except IntegrityError:
+                # Another server wrote one of them in between; now that it is visible, the rest goes in.
+                with self._database.writing() as connection:
+                    _insert(connection, _missing(connection, rows))
 
     def _page(self, found: Select, limit: int) -> tuple[list[Transition], str | None]:
         with self._database.reading() as connection:
@@ -163,25 +169,27 @@ class SqlReclaimLog:
 _FAILURES = (SQLAlchemyError, sqlite3.Error, OSError, ImportError, errors.NewerSchema, UnknownWord)
 
 
-def _insert_new(connection: Connection, values: dict[str, dict]) -> None:
-    ids = list(values)
-    for start in range(0, len(ids), BATCH):
-        batch = ids[start : start + BATCH]
-        known = set(connection.scalars(select(transitions.c.id).where(transitions.c.id.in_(batch))))
-        new = [values[id] for id in batch if id not in known]
-        if not new:
-            continue
-        numbered = [
-            {**row, "sequence": n} for row, n in zip(new, _numbers(connection, len(new)), strict=True)
-        ]
-        connection.execute(insert(transitions), numbered)
-        gpus = [
-            {"gpu_uuid": gpu, "at": row["at"], "sequence": row["sequence"]}
-            for row in numbered
-            for gpu in row["footprint"]
-        ]
-        if gpus:
-            connection.execute(insert(transition_gpus), gpus)
+def _missing(connection: Connection, rows: Sequence[dict]) -> list[dict]:
+    """Those of the rows that are not there."""
+    known: set[str] = set()
+    for start in range(0, len(rows), BATCH):
+        batch = [row["id"] for row in rows[start : start + BATCH]]
+        known.update(connection.scalars(select(transitions.c.id).where(transitions.c.id.in_(batch))))
+    return [row for row in rows if row["id"] not in known]
+
+
+def _insert(connection: Connection, rows: Sequence[dict]) -> None:
+    if not rows:
+        return
+    numbered = [{**row, "sequence": n} for row, n in zip(rows, _numbers(connection, len(rows)), strict=True)]
+    connection.execute(insert(transitions), numbered)
+    gpus = [
+        {"gpu_uuid": gpu, "at": row["at"], "sequence": row["sequence"]}
+        for row in numbered
+        for gpu in row["footprint"]
+    ]
+    if gpus:
+        connection.execute(insert(transition_gpus), gpus)
 
 
 def _numbers(connection: Connection, count: int) -> Sequence[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, insert, literal, select
@@ -24,8 +25,8 @@ from jupyter_gpu_reclaim.reclaim_log.tables import (
 )
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
-STEPS = (10, MINUTE, HOUR)
-KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours stay
+STEPS = (10, MINUTE, HOUR, DAY)
+KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours and days stay
     gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
     kernel_usage.name: {10: HOUR, MINUTE: 2 * DAY},
 }
@@ -118,10 +119,11 @@ class UsageStore:
             at = [span.at for span in spans]
             _replace(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
             _replace(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
-            for finer, coarser in ((10, MINUTE), (MINUTE, HOUR)):
+            for finer, coarser in pairwise(STEPS):
                 for begin in sorted({one // coarser * coarser for one in at}):
                     _sum_up(connection, gpu_usage, source, gpu_ids.values(), finer, coarser, begin)
-                    _sum_up(connection, kernel_usage, source, gpu_ids.values(), finer, coarser, begin)
+                    if coarser < DAY:  # days are for charts, and those are of GPUs
+                        _sum_up(connection, kernel_usage, source, gpu_ids.values(), finer, coarser, begin)
             if self._pruned_at + HOUR <= at[-1]:
                 _prune(connection, source, at[-1])
                 self._pruned_at = at[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from datetime import UTC, datetime
 
-from jupyter_gpu_reclaim.config import REPORT_SETTINGS
+from jupyter_gpu_reclaim.log_config import REPORT_SETTINGS
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.place import configured
 from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore

@@ -73,7 +73,7 @@ def _fill(bare: Bare) -> None:
         keys = ["gpu"] if table == "reclaim_gpu_usage" else ["kernel", "gpu"]
         columns = ["step", "source", "at", *keys, *names]
         statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-        for step in STEPS:
+        for step in STEPS if table == "reclaim_gpu_usage" else STEPS[:-1]:
             large = astuple(amounts(*(30 * MIB * step + n for n in range(len(names)))))
             begin = NOW - KEPT[table].get(step, 365 * DAY)
             bare.many(
