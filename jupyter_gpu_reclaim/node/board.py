@@ -164,14 +164,16 @@ class NodeBoard:
     def _note(self, what: str, trouble: str | None) -> None:
         """Remember what is wrong, or no longer is. The log hears of each change once."""
         with self._noting:
-            before = self._troubles.pop(what, None)
-            known = self._troubles.values()
-            if trouble is not None:
-                if trouble != before and trouble not in known:
-                    logger.warning(trouble)
+            before, known = self._troubles.get(what), set(self._troubles.values())
+            if trouble is None:
+                self._troubles.pop(what, None)
+            else:
                 self._troubles[what] = trouble
-            elif before is not None and before not in known:
-                logger.info("No longer so: %s", before)
+            over = before is not None and before not in self._troubles.values()
+        if trouble is not None and trouble not in known:
+            logger.warning(trouble)
+        elif over:
+            logger.info("No longer so: %s", before)
 
 
 def _new_name() -> str:
