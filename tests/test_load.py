@@ -122,8 +122,7 @@ async def day(folder: Path, seconds: float) -> None:
         until = time.monotonic() + seconds
         await asyncio.gather(*(person.live(until) for person in people))
         stalls = await server.request("GET", "/gpu-reclaim-bench")
-        for person in people:
-            await person.cell(0)
+        await asyncio.gather(*(person.cell(0) for person in people))
         after = held(server.pid)
         began = await restores(server)
         status = await server.status()
