@@ -29,12 +29,12 @@ export function Panel(props: PanelProps): JSX.Element {
   const { notices, totals, cards, rows, known, chart, spoken, actions, showLog, trans } = props;
   return (
     <div className="jp-GpuReclaim-panel">
-      <header className="jp-GpuReclaim-head">
+      <div className="jp-GpuReclaim-head">
         <h2>{trans.__('GPU reclaim')}</h2>
         <button type="button" className="jp-GpuReclaim-link" onClick={showLog}>
           {trans.__('Log')}
         </button>
-      </header>
+      </div>
       <Notices notices={notices} />
       {known && (
         <dl className="jp-GpuReclaim-totals">
