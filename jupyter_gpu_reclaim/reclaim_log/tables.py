@@ -63,6 +63,8 @@ class Storable(TypeDecorator[str]):
         """The text itself wherever it is well-formed."""
         if value is None:
             return None
+        if isinstance(value, str) and value.isascii() and "\0" not in value:
+            return value  # most are, and a batch has hundreds
         return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
@@ -71,6 +73,10 @@ class BytesByName(TypeDecorator[dict[str, int]]):
 
     impl = JSON
     cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+        """Takes the map as text."""
+        return lambda value: json.dumps(value) if value else "{}"
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], dict[str, int] | None]:
         """Gives the map; PostgreSQL's driver hands it over as text, too."""
