@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
         busy = hold(server, "gan.ipynb", 900)
         server.until(lambda kernel, _: kernel["decision"]["reason"] == "recently_active", "gan.ipynb")
         server.start_running(busy, WORK)
-        row(page, "digits.ipynb", "reclaimed").wait_for()
+        row(page, "digits.ipynb", "reclaimed").wait_for(timeout=120_000)  # a cooldown may come before
         row(page, "gan.ipynb", "running").wait_for()
         page.wait_for_timeout(45_000)  # a chart needs a past
         command(page, "gpu-reclaim:refresh-status")
