@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from jupyter_core.paths import jupyter_data_dir
 
 from jupyter_gpu_reclaim import __version__
 
@@ -45,7 +48,7 @@ def bench(arguments: argparse.Namespace) -> int:
     """Measures, prints a table, and says for each figure whether its target holds; 0 if all were measured."""
     from jupyter_gpu_reclaim import bench as benches
 
-    return benches.run(show, arguments.only, arguments.json, arguments.device)
+    return benches.run(show, arguments.only, arguments.json, arguments.markdown, arguments.device)
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -53,6 +56,19 @@ def doctor(arguments: argparse.Namespace) -> int:
     from jupyter_gpu_reclaim.doctor import exercise
 
     return exercise.run(show, arguments.python, arguments.simulated, arguments.json)
+
+
+def preload(arguments: argparse.Namespace) -> int:
+    """Builds what lets allocations on CUDA wait for room, and shows how a kernelspec takes it up."""
+    from jupyter_gpu_reclaim.gpu import cuda_malloc
+
+    try:
+        environment = cuda_malloc.build(arguments.folder)
+    except cuda_malloc.CannotBuild as problem:
+        print(f"Nothing was built: {problem}", file=sys.stderr)
+        return 1
+    show(json.dumps({"env": environment}, indent=2))
+    return 0
 
 
 def log(arguments: argparse.Namespace) -> int:
@@ -159,6 +175,9 @@ def parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     command.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write them to FILE, as the documentation's table"
+    )
+    command.add_argument(
         "--device",
         default="simgpu",
         help="the torch device that the engine is measured on: simgpu (default) or cuda",
@@ -181,6 +200,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--simulated", action="store_true", help="on the simulated GPU, to see what it does")
     command.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     command.set_defaults(call=doctor)
+
+    command = commands.add_parser(
+        "preload", help="build what lets cells on CUDA wait for room; prints the env for their kernel.json"
+    )
+    command.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(jupyter_data_dir()) / "gpu_reclaim",
+        help="where the library goes; kernels must be able to read it (default: %(default)s)",
+    )
+    command.set_defaults(call=preload)
     return top
 
 

@@ -6,7 +6,7 @@ import math
 from datetime import timedelta
 from typing import Any
 
-from traitlets import Enum, Float, Int, List, Unicode, Union
+from traitlets import Dict, Enum, Float, Int, List, Unicode, Union
 
 from jupyter_gpu_reclaim.core.model import Policy
 from jupyter_gpu_reclaim.log_config import LogTraits
@@ -61,6 +61,13 @@ class PolicyTraits(LogTraits):
         longer than most pauses for thought and short beside a lunch break; coming back takes seconds.""",
     ).tag(config=True)
 
+    warn_before_seconds = Seconds(
+        _DEFAULT.warn_before,
+        help="""Seconds before a kernel is reclaimed for being idle at which its user is warned, so that they can keep
+        it on the GPU for a while. 0: no warning. Never more than half of `idle_after_seconds`. A kernel that somebody
+        else needs the room of is not warned. The default, 1 minute, is enough to see the warning and answer it.""",
+    ).tag(config=True)
+
     pressure_idle_after_seconds = Seconds(
         _DEFAULT.pressure_idle_after,
         help="""Seconds without activity after which a kernel may be reclaimed early, when GPU memory is short or
@@ -85,6 +92,37 @@ class PolicyTraits(LogTraits):
         _DEFAULT.cooldown,
         help="""Seconds of rest after a restore in which the kernel is not reclaimed again, against thrashing. 0: no
         rest. The default is 1 minute, long beside a restore.""",
+    ).tag(config=True)
+
+    quantum_seconds = Seconds(
+        _DEFAULT.quantum,
+        help="""Seconds for which a kernel stays on a GPU at least after a restore, while moving takes more of that
+        GPU's time than `max_moving_share`; longer where moves take so long that this would not bring it down. 0: only
+        as long as that takes. Less than `cooldown_seconds` has no effect. The default, 30 seconds, is long beside a
+        move of some GiB.""",
+    ).tag(config=True)
+
+    max_moving_share = Float(
+        _DEFAULT.max_moving_share,
+        min=0.0,
+        max=0.9,
+        help="""Share of a GPU's time, from 0 to 0.9, that moves of data may take; above it kernels stay for longer
+        after a restore (`quantum_seconds`). 0: it is never too much. The default, 0.1, leaves nine tenths to work.""",
+    ).tag(config=True)
+
+    max_running_per_gpu = Int(
+        _DEFAULT.max_running_per_gpu,
+        min=0,
+        help="""How many kernels of this server that hold memory on a GPU may run cells at once; a further cell waits
+        for its turn. 0, the default: no limit. Meant for crowded GPUs, where several at work slow each other down.""",
+    ).tag(config=True)
+
+    priorities = Dict(
+        value_trait=Int(),
+        key_trait=Unicode(),
+        help="""Which kernels give way first when room is needed: a pattern of the notebook's path (`*` stands for any
+        text) or the name of a kernelspec → a whole number, the lower first. The first entry that fits counts; 0 where
+        none does. Default: none.""",
     ).tag(config=True)
 
     min_reclaim_bytes = Bytes(
@@ -142,6 +180,14 @@ class PolicyTraits(LogTraits):
         minutes: longer, and its user should know rather than wait.""",
     ).tag(config=True)
 
+    room_wait_seconds = Seconds(
+        30.0,
+        help="""Seconds for which a running cell that finds no room on the GPU for a tensor waits for it, while idle
+        kernels make room; then it gets the out-of-memory error that it would have got at once. 0: it never waits. The
+        default, 30, is long beside a reclaim. Only while `mode` is "on", and only where the allocator can wait
+        (docs/admission.md says where).""",
+    ).tag(config=True)
+
     retry_after_seconds = Seconds(
         _DEFAULT.retry_after,
         help="""Seconds of rest after a move that failed or was refused, before it is tried again. Restores are tried
@@ -152,6 +198,15 @@ class PolicyTraits(LogTraits):
         "",
         help="""Where the log is kept, as a SQLAlchemy URL. "", the default: an SQLite file in Jupyter's data
         directory, which needs no setting up.""",
+    ).tag(config=True)
+
+    node_dir = Unicode(
+        "",
+        help="""A directory that all servers using the same GPUs share, in which they tell each other what their
+        notebooks wait for and take turns restoring: made by the administrator, writable for all of them, with the
+        sticky bit (mode 1777), on a local disk or in memory; mounted into every container. "", the default:
+        /run/jupyter_gpu_reclaim where that exists, else /tmp/jupyter_gpu_reclaim. Without one, a server works alone,
+        and its status says so.""",
     ).tag(config=True)
 
     tick_seconds = Seconds(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from jupyter_gpu_reclaim.core.model import Event, Outcome, Reason, Snapshot, Transition
+from jupyter_gpu_reclaim.core.model import Event, Gpu, Outcome, Reason, Snapshot, Transition
 
 
 class Clock(Protocol):
@@ -22,6 +23,10 @@ class Observer(Protocol):
 
     async def snapshot(self) -> Snapshot:
         """The world now. Never raises for a GPU, driver or kernel that cannot be read: what is unknown is `None`."""
+        ...
+
+    async def gpus(self) -> tuple[Gpu, ...] | None:
+        """The GPUs alone, read after this call began. None when they cannot be read."""
         ...
 
 
@@ -77,6 +82,28 @@ class ReclaimLog(Protocol):
         """Newest first. `after` is the cursor of a former call; the second value is the next one, None at the end.
 
         Raises `BadCursor` for a cursor that is not one of ours, `LogUnavailable` when the database does not answer.
+        """
+        ...
+
+
+class PressureBoard(Protocol):
+    """What several servers on one machine tell each other about its GPUs. No call raises."""
+
+    problem: str | None
+    """Why this server works alone, as a sentence; None: all is well."""
+
+    def waiting_elsewhere(self) -> Mapping[str, int]:
+        """Bytes per GPU UUID that other servers' restores wait for; garbage is ignored. As long as a directory read."""
+        ...
+
+    def publish(self, waiting: Mapping[str, int], since: datetime | None) -> None:
+        """What this server's restores wait for, in bytes per GPU UUID, and since when; {} withdraws it."""
+        ...
+
+    def claim(self, gpus: Collection[str]) -> AbstractAsyncContextManager[None]:
+        """The lock of each of these GPUs, taken in one global order: while one server has it, another waits.
+
+        Held around a fresh look at the free bytes, the move, and until the memory is taken.
         """
         ...
 

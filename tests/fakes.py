@@ -62,6 +62,10 @@ class FakeKernel:
     background_work: tuple[str, ...] | None = ()
     gpu_busy: bool | None = False
     mechanism: str | None = "torch_offload"
+    room_wanted: dict[str, int] = field(default_factory=dict)
+    room_wanted_at: datetime | None = None
+    place_wanted_at: datetime | None = None
+    kernel_name: str = "python3"
     errors: list[str] = field(default_factory=list)  # what its waiting cells were ended with
 
     @property
@@ -89,6 +93,10 @@ class FakeKernel:
             mechanism=self.mechanism,
             framework="torch 2.13.0",
             waiting=self.waiting,
+            room_wanted=dict(self.room_wanted),
+            room_wanted_at=self.room_wanted_at,
+            place_wanted_at=self.place_wanted_at,
+            kernel_name=self.kernel_name,
         )
 
 
@@ -105,6 +113,7 @@ class World:
         self.driver = "580"
         self.damaging: set[str] = set()  # kernels whose copies come out wrong
         self.outside_pressure: dict[str, int] = {}
+        self.move_takes = timedelta(seconds=1)  # as the agents say; time does not pass by it
         self.calls: list[str] = []
         self.script: Callable[[str, str], asyncio.Event | Exception | None] = lambda call, when: None
         self.observer = FakeObserver(self)
@@ -126,6 +135,15 @@ class World:
             kernel.running_since = self.clock.now()
         else:
             kernel.waiting += 1
+
+    def want_room(self, kernel_id: str, **bytes_on: int) -> None:
+        """Running code could not allocate so much more, and waits."""
+        kernel = self.kernels[kernel_id]
+        kernel.room_wanted, kernel.room_wanted_at = bytes_on, self.clock.now()
+
+    def want_place(self, kernel_id: str) -> None:
+        """User code waits at the open gate for a running place."""
+        self.kernels[kernel_id].place_wanted_at = self.clock.now()
 
     def end_cell(self, kernel_id: str) -> None:
         """The running code ends."""
@@ -188,6 +206,13 @@ class FakeObserver:
         await self._world.call("snapshot", "after")
         return seen
 
+    async def gpus(self) -> tuple[Gpu, ...] | None:
+        """See `ports.Observer`."""
+        await self._world.call("gpus", "before")
+        seen = self._world.snapshot().gpus
+        await self._world.call("gpus", "after")
+        return seen
+
 
 class FakeKernels:
     """See `ports.KernelControl`; the agent's rules are kept: it looks again, rolls back, and loses nothing."""
@@ -237,19 +262,30 @@ class FakeKernels:
         await world.call("resume", "after")
         return outcome
 
+    async def admit(self, kernel_id: str) -> None:
+        """See `ports.KernelControl`. An allocation that fails all the same goes on waiting."""
+        world, kernel = self._world, self._world.kernels[kernel_id]
+        await world.call("admit", "before")
+        if kernel.place_wanted_at is not None:
+            kernel.place_wanted_at, kernel.running_since = None, world.clock.now()
+        if all(n <= world.free(gpu) for gpu, n in kernel.room_wanted.items()):
+            for gpu, n in kernel.room_wanted.items():
+                kernel.footprint[gpu] = kernel.footprint.get(gpu, 0) + n
+            kernel.room_wanted, kernel.room_wanted_at = {}, None
+        await world.call("admit", "after")
+
     async def end_wait(self, kernel_id: str, message: str) -> None:
         """See `ports.KernelControl`."""
         await self._world.call("end_wait", "before")
         kernel = self._world.kernels[kernel_id]
-        kernel.errors.extend([message] * kernel.waiting)
-        kernel.waiting = 0
+        kernel.errors.extend([message] * (kernel.waiting + (kernel.place_wanted_at is not None)))
+        kernel.waiting, kernel.place_wanted_at = 0, None
         await self._world.call("end_wait", "after")
 
-    @staticmethod
-    def _done(kernel: FakeKernel, freed: bool) -> Done:
+    def _done(self, kernel: FakeKernel, freed: bool) -> Done:
         return Done(
             moved_bytes=sum(kernel.footprint.values()),
-            took=timedelta(seconds=1),
+            took=self._world.move_takes,
             freed_bytes=dict(kernel.footprint) if freed else {},
             needed_bytes=dict(kernel.footprint) if freed else {},
         )

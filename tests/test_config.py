@@ -30,6 +30,10 @@ def test_every_setting_reaches_the_policy_under_its_own_name():
         value = getattr(Policy(), field.name)
         if field.name == "mode":
             config.GpuReclaim.mode = expected["mode"] = "dry_run"
+        elif field.name == "max_moving_share":
+            config.GpuReclaim.max_moving_share = expected[field.name] = 0.25
+        elif field.name == "priorities":
+            config.GpuReclaim.priorities = expected[field.name] = {"demo/*": -1}
         elif isinstance(value, timedelta):
             config.GpuReclaim[f"{field.name}_seconds"] = i + 0.5
             expected[field.name] = timedelta(seconds=i + 0.5)
@@ -65,6 +69,9 @@ def test_what_is_verified_is_a_number_of_reclaims(verify, episodes):
         ("harmless_modules", [1]),
         ("verify", "sometimes"),
         ("verify", 0),
+        ("max_moving_share", 1.5),
+        ("max_running_per_gpu", -1),
+        ("priorities", {"demo/*": "low"}),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(name, value):

@@ -30,9 +30,20 @@ MAY_IMPORT = {
     "plan": {"core", "ports", "config", "reconciler", "reclaim_log"},
     "report": {"core", "ports", "log_config", "reclaim_log"},
     "demo": {"core", "gpu", "sim"},
-    "bench": {"core", "ports", "config", "reconciler", "gpu", "reclaim_log", "sim", "demo", "agent"},
+    "bench": {
+        "core",
+        "ports",
+        "config",
+        "reconciler",
+        "gpu",
+        "reclaim_log",
+        "sim",
+        "demo",
+        "agent",
+        "server",
+    },
     "doctor": {"core", "gpu", "sim", "agent"},
-    "cli": {"core", "config", "ports", "reclaim_log", "report", "demo", "bench", "doctor", "sim"},
+    "cli": {"core", "config", "ports", "gpu", "reclaim_log", "report", "demo", "bench", "doctor", "sim"},
     "agent": set(),
 }
 ONLY_HERE = {

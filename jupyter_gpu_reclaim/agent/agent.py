@@ -1,4 +1,4 @@
-"""The agent of one kernel: its gate, its link to the server, and two threads, one that moves and one that reports."""
+"""The agent of one kernel: its gate, its link to the server, and threads that move, report, and answer allocations."""
 
 import functools
 import os
@@ -9,9 +9,11 @@ from .gate import Gate
 from .kernel_hooks import KernelHooks
 from .link import Link, start_thread
 from .moves import Moves, offload_of_torch
+from .out_of_memory import explain_out_of_memory
 from .protocol import RESIDENT
 from .replies import failed, refused
 from .reporter import Notes, Reporter
+from .room import Room
 from .torch_offload import SpillRoom
 from .watch import Watch
 
@@ -32,14 +34,20 @@ class Agent:
         self.moves = Moves(
             self.gate, self.watch, self.link.send, self._say, self._log, self._jobs.put, make_mechanism
         )
+        self.room = Room(
+            self.gate, self.link, self._control_thread, functools.partial(wakeups.put, None), self.notes.add
+        )
         self.reporter = Reporter(
-            self.gate, self.moves, self.watch, self.link, self.notes, wakeups, self._on_orphaned
+            self.gate, self.moves, self.room, self.watch, self.link, self.notes, wakeups, self._on_orphaned
         )
 
     def start(self):
         """Put the gate in place and begin to talk to the server."""
         KernelHooks(self._kernel, self.gate).install()
+        explain_out_of_memory(self._kernel.shell, self.room, self.gate, self.notes.add)
         os.register_at_fork(after_in_child=self._become_inert)
+        self.room.listen()
+        start_thread("gpu-reclaim-agent-room", self.room.run)
         start_thread("gpu-reclaim-agent-worker", self._work)
         start_thread("gpu-reclaim-agent-reporter", self.reporter.run)
         self.link.start()
@@ -52,6 +60,10 @@ class Agent:
         self.moves.host_reserve_bytes = int(welcome["host_reserve_bytes"])
         verify_episodes = welcome["verify_episodes"]
         self.moves.verify_episodes = None if verify_episodes is None else int(verify_episodes)
+        self.room.wait_seconds = float(welcome.get("room_wait_seconds", 0.0))
+        self.gate.place_needed = self._needs_place if welcome.get("places") else None
+        if self.gate.place_needed is None:
+            self.gate.go_without_place()
         self.reporter.begin(float(welcome["sample_seconds"]), float(welcome["orphan_seconds"]))
 
     def _on_message(self, message):
@@ -66,8 +78,13 @@ class Agent:
             else:
                 self._jobs.put(functools.partial(self._look, request))
         elif operation == "end_wait":
-            ename = "GPURestoreInterrupted" if message.get("interrupted") else "GPURestoreTimeout"
+            interrupted = bool(message.get("interrupted"))
+            ename = "GPURestoreInterrupted" if interrupted else "GPURestoreTimeout"
             self.gate.end_waits(ename, str(message.get("message", "")))
+            self.room.end_waits(interrupted)
+        elif operation == "admit":
+            self.gate.admit()
+            self.room.admit()
 
     def _ask_for_move(self, request, move):
         if self._moves_ahead:
@@ -124,6 +141,14 @@ class Agent:
     def _phase(self):
         return self.gate.phase
 
+    def _needs_place(self):
+        """With running places: whether user code has to have one. What is on the host now will be on the GPU then."""
+        return self.link.up and (self.gate.phase != RESIDENT or self.moves.holds_memory())
+
+    def _control_thread(self):
+        """The system's id of the thread that answers on the control channel; None where there is none."""
+        return getattr(getattr(self._kernel, "control_thread", None), "native_id", None)
+
     def _say(self, sentence):
         self.notes.add(sentence)
         self.reporter.push()
@@ -141,6 +166,7 @@ class Agent:
     def _become_inert(self):
         """In a forked child there is no server, no thread of ours and no gate: the bytes are the parent's."""
         self.link.close_in_child()
+        self.room.close_in_child()
         self.gate.open_in_child()
 
 

@@ -3,8 +3,9 @@ until the last one is back.
 
 Passing must cost nothing and must survive a KeyboardInterrupt at any bytecode, because most of it happens on the
 kernel's main thread. Hence no lock on the way in: a passage first writes itself into `inside` and then reads the
-phase, while `close()` first writes the phase and then reads `inside`; one of the two always sees the other. What must
-not be torn apart by an interrupt is a single call into C (`set.discard`, `dict.pop`, `SimpleQueue.put`).
+phase, while `close()` first writes the phase and then reads `inside`; one of the two always sees the other. (So it is
+with a running place: who leaves last gives it back first, and takes it again on seeing somebody inside.) What must not
+be torn apart by an interrupt is a single call into C (`set.discard`, `dict.pop`, `SimpleQueue.put`).
 A `threading.Condition` was tried: an interrupt inside its `__enter__` leaves its lock taken for ever.
 """
 
@@ -31,13 +32,14 @@ class WaitEnded(Exception):
 class Passage:
     """One request that runs user code, from the moment it reaches the gate until it has ended."""
 
-    __slots__ = ("counts_as_activity", "since_at", "trigger", "verdicts", "waited")
+    __slots__ = ("counts_as_activity", "needs_place", "since_at", "trigger", "verdicts", "waited")
 
     def __init__(self, trigger, counts_as_activity=False):
         self.trigger = trigger
         self.counts_as_activity = counts_as_activity
         self.since_at = time.time()
         self.waited = False
+        self.needs_place = False
         self.verdicts = None  # a SimpleQueue once it waits: None for "look again", or the WaitEnded to raise
 
 
@@ -58,6 +60,8 @@ class Gate:
             None  # a single C call that tells the reporter, at rest, that user code got in; None: it is awake
         )
         self.last_active_at = None
+        self.place_needed = None  # with running places: a function that says whether user code needs one now
+        self.has_place = False  # until the last user code has left
         self._on_change = on_change
         self._run_on_main = run_on_main
         self._kernel_is_ending = None
@@ -66,17 +70,21 @@ class Gate:
     # ---- for user code
 
     def enter(self, passage):
-        """Let the passage in, waiting on this thread while the gate is closed. Raises WaitEnded, KeyboardInterrupt.
+        """Let the passage in, waiting on this thread while the gate is closed or the kernel lacks a place it needs.
 
-        Whatever happens, the caller ends with `gate.inside.discard(passage)` in a `finally` and then `left()`.
+        Raises WaitEnded, KeyboardInterrupt. Whatever happens, the caller ends with `gate.inside.discard(passage)` in a
+        `finally` and then `left()`.
         """
+        place_needed = self.place_needed
+        if place_needed is not None:
+            passage.needs_place = place_needed()
         if not self.try_enter(passage):
             self._wait(passage)
 
     def try_enter(self, passage):
-        """Let the passage in if the gate is open; never waits."""
+        """Let the passage in if the gate is open (what does not come by `enter()` needs no place); never waits."""
         self.inside.add(passage)
-        if self.phase != RESIDENT:
+        if self.phase != RESIDENT or (passage.needs_place and not self.has_place):
             self.inside.discard(passage)
             return False
         if self._collection_held:
@@ -93,6 +101,8 @@ class Gate:
         """Move the idle clock: user code that counts as activity has ended, provided that it had got in."""
         if passage.counts_as_activity:
             self.last_active_at = time.time()
+        if self.has_place:
+            self._give_place_back_if_unused()
 
     def _wait(self, passage):
         passage.waited = True
@@ -109,6 +119,45 @@ class Gate:
         finally:
             self.waiting.pop(passage, None)
             self._on_change()
+
+    # ---- running places
+
+    def lacks_place(self):
+        """Whether user code would have to wait at the open gate."""
+        place_needed = self.place_needed
+        return place_needed is not None and not self.has_place and place_needed()
+
+    def waiting_for_place(self):
+        """The passages that wait at the open gate."""
+        if self.phase != RESIDENT or self.has_place:
+            return []
+        return [passage for passage in list(self.waiting) if passage.needs_place]
+
+    def admit(self):
+        """The kernel has a running place now, if anybody still waits for one; it keeps it until the last has left."""
+        if self.waiting_for_place():
+            self.has_place = True
+            self._look_again()
+            self._give_place_back_if_unused()
+
+    def go_without_place(self):
+        """Nobody hands out places any more: everybody goes ahead."""
+        for passage in list(self.waiting):
+            passage.needs_place = False
+        self._look_again()
+
+    def _give_place_back_if_unused(self):
+        """An interrupt may keep the last one from it; whoever leaves next then does it."""
+        self.has_place = False
+        if self.waiting or any(passage.needs_place for passage in list(self.inside)):
+            self.has_place = True
+            self._look_again()  # somebody may have come in between
+        else:
+            self._on_change()
+
+    def _look_again(self):
+        for passage in list(self.waiting):
+            passage.verdicts.put(None)
 
     # ---- for the agent's own threads
 
@@ -133,11 +182,14 @@ class Gate:
         self.phase_since_at = time.time()
         self._on_change()
 
-    def open(self):
-        """Let everybody in, and have garbage collected again, by the main thread."""
+    def open(self, with_place=False):
+        """Let everybody in, `with_place` also who needs a place; have garbage collected again, by the main thread."""
+        if with_place and self.place_needed is not None:
+            self.has_place = True
         self.become(RESIDENT)
-        for passage in list(self.waiting):
-            passage.verdicts.put(None)
+        self._look_again()
+        if self.has_place:
+            self._give_place_back_if_unused()
         if self._collection_held:
             self._run_on_main(self.resume_collection)
 
@@ -160,12 +212,16 @@ class Gate:
     def end_all_waits_for_good(self, sentence):
         """The kernel is ending: nobody waits any more, now or later."""
         self._kernel_is_ending = sentence
-        for passage in list(self.waiting):
-            passage.verdicts.put(None)
+        self._look_again()
+
+    @property
+    def is_ending(self):
+        """Whether the kernel is shutting down."""
+        return self._kernel_is_ending is not None
 
     def open_in_child(self):
         """In a forked child there is nothing to wait for and nobody to open the gate."""
-        self.phase = RESIDENT
+        self.phase, self.place_needed = RESIDENT, None
         self.inside, self.waiting = set(), {}
 
     def running_since_at(self):

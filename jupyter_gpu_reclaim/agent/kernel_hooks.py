@@ -18,6 +18,10 @@ INTERRUPTED = (
     "interrupted while waiting for GPU memory. "
     "The cell did not run and nothing was lost: run it again at any time."
 )
+INTERRUPTED_IN_LINE = (
+    "interrupted while waiting for its turn on the GPU. "
+    "The cell did not run and nothing was lost: run it again at any time."
+)
 ENDING = "the kernel is shutting down. The cell did not run."
 ON_CONTROL = (
     "this kernel's GPU memory is reclaimed, and a request on the control channel must not wait for it. "
@@ -70,7 +74,7 @@ class KernelHooks:
 
         @functools.wraps(do_execute)
         async def gated(code, silent, *args, **kwargs):
-            if silent and gate.phase != RESIDENT:
+            if silent and self._is_held_back():
                 reply = self._answer_without_user_code(code, args, kwargs)
                 if reply is not None:
                     return reply
@@ -95,7 +99,7 @@ class KernelHooks:
         async def gated(stream, ident, parent):
             content = parent["content"]
             quiet = asks_for_state(message_type, content)
-            if gate.phase != RESIDENT and runs_library_code_only(self._kernel.shell, message_type, content):
+            if self._is_held_back() and runs_library_code_only(self._kernel.shell, message_type, content):
                 return await _settled(handler(stream, ident, parent))
             passage = Passage(message_type, counts_as_activity=not quiet)
             try:
@@ -181,7 +185,12 @@ class KernelHooks:
             if not passage.waited:
                 raise
             _ignore_interrupts()
-            raise WaitEnded("GPURestoreInterrupted", INTERRUPTED) from None
+            sentence = INTERRUPTED_IN_LINE if self._gate.phase == RESIDENT else INTERRUPTED
+            raise WaitEnded("GPURestoreInterrupted", sentence) from None
+
+    def _is_held_back(self):
+        """Whether user code would have to wait: for the bytes, or for a running place."""
+        return self._gate.phase != RESIDENT or self._gate.lacks_place()
 
     def _answer_without_user_code(self, code, args, kwargs):
         """The reply to a silent request that a closed gate need not hold back, or None when it must."""

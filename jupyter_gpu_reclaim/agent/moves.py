@@ -67,6 +67,15 @@ class Moves:
         self.mechanism = None
         self.unsupported = str(error) if isinstance(error, torch_offload.Unsupported) else unexpected(error)
 
+    def holds_memory(self):
+        """Whether the mechanism's memory lies on a GPU now. Asked where user code is about to run."""
+        try:
+            mechanism = self.find_mechanism()
+            return mechanism is not None and any(gpu["reserved_bytes"] for gpu in mechanism.gpus().values())
+        except Exception as error:
+            self.do_without_mechanism(error)
+            return False
+
     # ---- suspend
 
     def suspend(self, host_limit_bytes=None, spill_room=None):
@@ -168,7 +177,7 @@ class Moves:
             self._gate.become(RECLAIMED)
             return failed(error)
         self.needed_bytes, self.spilled_bytes = {}, 0
-        self._gate.open()
+        self._gate.open(with_place=True)
         reply = done(details, time.monotonic() - started)
         self._release_spare_host_memory()
         return reply

@@ -10,20 +10,28 @@ agent → server
                       and at once when phase or waiting changes (not for each cell that starts or ends)
     restore_wanted    cells (how many wait), trigger ("execute", "comm_msg", …)     user code reached the closed gate
     restore_unwanted  —                                                             the last one that waited gave up
+    room_wanted       gpus {uuid: bytes}            running code could not take so much of the driver and waits for it
+                                                    (or, if it cannot wait, wants it when it is run again); {}: no more
+    place_wanted      cells (how many wait)         user code waits at the open gate for a running place; 0: no more
     ping              —                                                             once a second while somebody waits
     progress          done_bytes, total_bytes                                       while bytes move, at most 5 a second
     reply             re (the request's id), outcome + its keys (below), or status
 server → agent
     welcome           version, sample_seconds, orphan_seconds, host_buffer_seconds, host_reserve_bytes,
-                      verify_episodes (null: all), harmless_modules (list of str)
+                      verify_episodes (null: all), harmless_modules (list of str), places (whether a cell asks for
+                      a running place before it runs while this kernel holds GPU memory), room_wait_seconds (how long
+                      a failed allocation waits for room; 0: not at all)
     rejected          message                                                        then the server closes
     suspend           id, host_limit_bytes, spill_dir, spill_limit_bytes → reply outcome done | refused | failed; all
                       but the id may be left out: no limit, and no spilling to disk
     resume            id                   → reply outcome done | refused | failed
     look              id                   → reply status: a fresh STATUS (judges background work anew)
+    admit             —                      what waits for room tries again; what waits for a running place goes
+                                             ahead, and keeps the place until the last user code has left the gate
     pong              —                      at once after a ping: a server that is silent for long counts as gone
     end_wait          message, interrupted cells waiting at the gate end with one clear error carrying the message: a
-                                           GPURestoreInterrupted if interrupted is true, else a GPURestoreTimeout
+                                           GPURestoreInterrupted if interrupted is true, else a GPURestoreTimeout;
+                                           allocations that wait for room get their out-of-memory error
 
 reply, outcome "done":     moved_bytes, freed_bytes {uuid: bytes}, needed_bytes {uuid: bytes},
                            unmovable {reason: bytes}, spilled_bytes, took_seconds
@@ -48,7 +56,10 @@ STATUS_KEYS = (
     "phase",  # see above
     "phase_since_at",
     "running_since_at",  # None: no user code at work
-    "waiting",  # user code waiting at the closed gate, a count
+    "waiting",  # user code waiting at the closed gate (not: at the open one for a place), a count
+    "room_wanted",  # {uuid: bytes} that running code could not take of the driver and waits for; {}: none
+    "room_wanted_at",  # since when; None: none
+    "place_wanted_at",  # since when user code waits at the open gate for a running place; None: none
     "last_active_at",  # end of the last user code that counts as activity (silent executions do not); None: never
     "background_work",  # list of str, [] none found, None not judged yet
     "allocator_active",  # did the allocator's counters move in the last beat without user code? None: not known

@@ -8,13 +8,14 @@ import queue
 import threading
 import time
 
-from .protocol import RECLAIMED, RECLAIMING, RESTORING
+from .protocol import RECLAIMED, RECLAIMING, RESIDENT, RESTORING
 
 ORPHAN_BEAT_SECONDS = 0.2
 PING_SECONDS = 1.0
 SHORTEST_PATIENCE_SECONDS = 2.0  # with a server that is there but silent
 LONGEST_REST_BEATS = 12  # with the default beat of 5 s, a kernel that does nothing is looked at once a minute
 MOST_NOTES = 20
+URGENT = ("phase", "waiting", "room_wanted", "place_wanted_at")
 
 
 class Notes:
@@ -41,9 +42,10 @@ class Reporter:
     while user code waits and the server has been gone for `orphan_seconds` or longer.
     """
 
-    def __init__(self, gate, moves, watch, link, notes, wakeups, on_orphaned):
+    def __init__(self, gate, moves, room, watch, link, notes, wakeups, on_orphaned):
         self._gate = gate
         self._moves = moves
+        self._room = room
         self._watch = watch
         self._link = link
         self._notes = notes
@@ -52,6 +54,7 @@ class Reporter:
         self._sending = threading.Lock()
         self._sent_status = None
         self._sent_waiting = []  # the passages whose wait the server knows of
+        self._sent_room, self._sent_in_line = {}, []  # the wishes for room and for a place that it knows of
         self._gpus, self._host_bytes = {}, 0
         self._counters, self._counted_at_pass, self._allocator_active = None, None, None
         self.sample_seconds, self.orphan_seconds = 5.0, 5.0  # until the server has said its own
@@ -80,6 +83,7 @@ class Reporter:
         self.sample_seconds, self.orphan_seconds = sample_seconds, orphan_seconds
         with self._sending:
             self._sent_status, self._sent_waiting = None, []
+            self._sent_room, self._sent_in_line = {}, []
         self._due = time.monotonic()
         self._wakeups.put(None)
 
@@ -109,17 +113,19 @@ class Reporter:
         return self._due
 
     def push(self, only_if_urgent=False):
-        """Send the status if it has changed; with `only_if_urgent`, if phase or number of waiting has.
+        """Send the status if it has changed; with `only_if_urgent`, if that should not wait for the beat.
 
         Returns whether there was anything to tell.
         """
         with self._sending:
             self._push_waiting()
+            self._push_room()
+            self._push_in_line()
             status = self.status()
             sent = self._sent_status
             if status == sent:
                 return False
-            if only_if_urgent and sent and all(status[key] == sent[key] for key in ("phase", "waiting")):
+            if only_if_urgent and sent and not self._is_urgent(status, sent):
                 return False
             if self._link.send(dict(status, op="status")):
                 self._sent_status = status
@@ -128,11 +134,16 @@ class Reporter:
     def status(self, background_work=None):
         """`protocol.STATUS_KEYS`. Without a fresh judgement in `background_work`, the last one there is."""
         gate, moves = self._gate, self._moves
+        in_line = gate.waiting_for_place()
+        room_wanted, room_wanted_at = self._room.wanted()
         return {
             "phase": gate.phase,
             "phase_since_at": gate.phase_since_at,
             "running_since_at": gate.running_since_at(),
-            "waiting": len(gate.waiting),
+            "waiting": len(gate.waiting) if gate.phase != RESIDENT else 0,
+            "room_wanted": room_wanted,
+            "room_wanted_at": room_wanted_at,
+            "place_wanted_at": min((passage.since_at for passage in in_line), default=None),
             "last_active_at": gate.last_active_at,
             "background_work": self._watch.snapshot() if background_work is None else background_work,
             "allocator_active": self._allocator_active,
@@ -184,6 +195,24 @@ class Reporter:
         if sent:
             self._sent_waiting = waiting
 
+    def _push_room(self):
+        gpus, _ = self._room.wanted()
+        if gpus != self._sent_room and self._link.send({"op": "room_wanted", "gpus": gpus}):
+            self._sent_room = gpus
+
+    def _push_in_line(self):
+        in_line = self._gate.waiting_for_place()
+        if in_line != self._sent_in_line and self._link.send({"op": "place_wanted", "cells": len(in_line)}):
+            self._sent_in_line = in_line
+
+    def _is_urgent(self, status, sent):
+        """Whether the server should hear of it now: it acts on these; with places, also on the end of user code."""
+        if self._gate.place_needed is not None and (status["running_since_at"] is None) != (
+            sent["running_since_at"] is None
+        ):
+            return True
+        return any(status[key] != sent[key] for key in URGENT)
+
     def _pause_seconds(self):
         until_next_beat = max(0.0, self.next_beat() - time.monotonic())
         if not self._gate.waiting:
@@ -191,7 +220,10 @@ class Reporter:
         return min(until_next_beat, PING_SECONDS if self._link.up else ORPHAN_BEAT_SECONDS)
 
     def _look_after_orphans(self):
-        if self._link.up and self._gate.waiting and self._gate.phase == RECLAIMED:
+        in_line = self._gate.waiting_for_place()
+        if in_line and not self._link.up:
+            self._gate.go_without_place()
+        if self._link.up and (in_line or (self._gate.waiting and self._gate.phase == RECLAIMED)):
             self._link.ask_for_sign_of_life(max(self.orphan_seconds, SHORTEST_PATIENCE_SECONDS))
         gone = self._link.down_seconds()
         is_orphaned = gone > 0.0 and gone >= self.orphan_seconds

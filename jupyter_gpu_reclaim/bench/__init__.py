@@ -70,12 +70,13 @@ Group = Callable[[], Iterator[Figure]]
 
 def groups(device: str) -> dict[str, Group]:
     """Every group by name, imported only when asked for; `device` is the torch device that the engine moves."""
-    from jupyter_gpu_reclaim.bench import engine, gate, idle, log, policy
+    from jupyter_gpu_reclaim.bench import admission, engine, gate, idle, log, policy
 
     return {
         "gate": gate.figures,
         "policy": policy.figures,
         "idle": idle.figures,
+        "admission": admission.figures,
         "engine": partial(engine.figures, device),
         "log": log.figures,
     }
@@ -92,9 +93,13 @@ def machine() -> dict[str, Any]:
 
 
 def run(
-    show: Callable[[str], None], only: Sequence[str] | None, json_path: Path | None, device: str = "simgpu"
+    show: Callable[[str], None],
+    only: Sequence[str] | None,
+    json_path: Path | None = None,
+    markdown_path: Path | None = None,
+    device: str = "simgpu",
 ) -> int:
-    """Measures the groups named in `only` (None: all) and shows a line a figure.
+    """Measures the groups named in `only` (None: all), shows a line a figure, and writes the files asked for.
 
     0: all were measured; 1: a figure was refused, and what it was about must not be believed; 2: no such group.
     """
@@ -117,6 +122,8 @@ def run(
     if json_path is not None:
         content = {"figures": [asdict(figure) for figure in figures], "machine": machine()}
         json_path.write_text(json.dumps(content, indent=2) + "\n")
+    if markdown_path is not None:
+        markdown_path.write_text(table(figures))
     return 0
 
 
@@ -131,3 +138,23 @@ def line(figure: Figure) -> str:
     )
     spread = f"({figure.low:.3g} – {figure.high:.3g})"
     return f"{figure.group:8} {figure.name:64} {figure.value:9.3g} {figure.unit:9} {spread:20}{verdict}"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """The figures as a Markdown table, as the documentation has it."""
+    rows = ["| group | figure | median | low – high | target |", "| --- | --- | --- | --- | --- |"]
+    for figure in figures:
+        if figure.value is None:
+            measured, spread, verdict = "not measured", "–", figure.note
+        else:
+            measured = f"{_digits(figure.value)} {figure.unit}".rstrip()
+            spread = f"{_digits(figure.low)} – {_digits(figure.high)}"
+            side = "≥" if figure.at_least else "≤"
+            short = "" if figure.holds else ": **falls short**"
+            verdict = "–" if figure.target is None else f"{side} {figure.target:g}{short}"
+        rows.append(f"| {figure.group} | {figure.name} | {measured} | {spread} | {verdict} |")
+    return "\n".join(rows) + "\n"
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{float(f'{value:.3g}'):,g}"

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from jupyter_gpu_reclaim.core.model import Holding, Phase, Policy, Reason
 
+NO_LONGER: Mapping[str, timedelta] = MappingProxyType({})
+"""Of `residence`: no GPU on which whoever came back stays for longer than the cooldown."""
+
 
 def barrier(
-    holding: Holding, policy: Policy, now: datetime, observed: Collection[str] | None
+    holding: Holding,
+    policy: Policy,
+    now: datetime,
+    observed: Collection[str] | None,
+    residence: Mapping[str, timedelta] = NO_LONGER,
 ) -> Reason | None:
     """What forbids reclaiming this resident kernel now, or None. `observed` are the GPUs seen; None: none could be.
 
     A person's wish (`reclaim_wanted_at`) goes over the pin, the cooldown, the rest after a failure and the smallest
     size, since whoever asks for the reclaim has changed their mind about the pin. It never goes over work, over the
     unknown, or over what no mechanism can move. How long a kernel has been idle is not judged here (see `idle_for`).
+    `residence` is what `track_residence` returned: how long a kernel stays on a GPU after a restore.
     """
     return (
         _cannot_be_moved(holding, policy)
         or _at_work_or_unknown(holding)
         or _gpu_unseen(holding, observed)
-        or (None if holding.reclaim_wanted_at is not None else _resting(holding, policy, now))
+        or (None if holding.reclaim_wanted_at is not None else _resting(holding, policy, now, residence))
     )
 
 
@@ -41,21 +50,49 @@ def idle_for(holding: Holding, now: datetime) -> timedelta:
     return timedelta(0) if since is None else now - since
 
 
-def reclaim_due_at(holding: Holding, policy: Policy) -> datetime | None:
+def spare_for(holding: Holding, now: datetime) -> timedelta:
+    """As `idle_for`, where somebody needs room: a restore that came early, for nobody yet, does not count as use."""
+    if holding.restored_early and holding.last_active_at is not None:
+        return now - holding.last_active_at
+    return idle_for(holding, now)
+
+
+def warning_span(policy: Policy) -> timedelta:
+    """Time from the warning to the reclaim for idleness, at most half of `idle_after`; zero: nobody is warned.
+
+    In a dry run nothing will happen, so nobody is told that it will.
+    """
+    return timedelta(0) if policy.mode == "dry_run" else min(policy.warn_before, policy.idle_after / 2)
+
+
+def is_warned(holding: Holding) -> bool:
+    """Whether a warning stands: given since the kernel was last used, and not answered by a pin."""
+    at, since = holding.warned_at, idle_since(holding)
+    if at is None or since is None or at < since:
+        return False
+    return holding.pinned_until is None or holding.pinned_until <= at
+
+
+def reclaim_due_at(
+    holding: Holding, policy: Policy, residence: Mapping[str, timedelta] = NO_LONGER
+) -> datetime | None:
     """When the kernel will be reclaimed for being idle if nothing changes; None: not by time alone.
 
     Pressure, or somebody who waits for room, may bring it forward to `pressure_idle_after`; a lack of host memory or
-    of a turn may put it off. In mode "dry_run" it is when the kernel would be reclaimed.
+    of a turn may put it off. A warning not yet given is taken to be given as soon as it may. In mode "dry_run" it is
+    when the kernel would be reclaimed.
     """
     since = idle_since(holding)
     if holding.phase is not Phase.RESIDENT or since is None:
         return None
     if _cannot_be_moved(holding, policy) or _at_work_or_unknown(holding) or _too_small(holding, policy):
         return None
-    rests = [holding.pinned_until, holding.retry_at]
-    if holding.phase_since is not None:
-        rests.append(holding.phase_since + policy.cooldown)
-    return max([since + policy.idle_after, *(rest for rest in rests if rest is not None)])
+    span = warning_span(policy)
+    rested_at = _rested_at(holding, max(policy.cooldown, _stay(holding, residence)))
+    rests = [rest for rest in (holding.pinned_until, holding.retry_at, rested_at) if rest is not None]
+    ready = max([since + policy.idle_after - span, *rests])
+    warned_at = holding.warned_at if is_warned(holding) else None
+    return max(since + policy.idle_after, ready, (warned_at or ready) + span)
 
 
 def _cannot_be_moved(holding: Holding, policy: Policy) -> Reason | None:
@@ -71,7 +108,7 @@ def _cannot_be_moved(holding: Holding, policy: Policy) -> Reason | None:
 
 
 def _at_work_or_unknown(holding: Holding) -> Reason | None:
-    if holding.running_since is not None or holding.waiting:
+    if holding.running_since is not None or holding.waiting or holding.place_wanted_at is not None:
         return Reason.RUNNING
     if holding.background_work:
         return Reason.BACKGROUND_WORK
@@ -92,14 +129,29 @@ def _gpu_unseen(holding: Holding, observed: Collection[str] | None) -> Reason | 
     return None
 
 
-def _resting(holding: Holding, policy: Policy, now: datetime) -> Reason | None:
+def _resting(
+    holding: Holding, policy: Policy, now: datetime, residence: Mapping[str, timedelta]
+) -> Reason | None:
     if holding.pinned_until is not None and holding.pinned_until > now:
         return Reason.PINNED
-    if holding.phase_since is not None and now - holding.phase_since < policy.cooldown:
+    if (rested_at := _rested_at(holding, policy.cooldown)) is not None and rested_at > now:
         return Reason.COOLDOWN
+    if (rested_at := _rested_at(holding, _stay(holding, residence))) is not None and rested_at > now:
+        return Reason.THRASHING
     if holding.retry_at is not None and holding.retry_at > now:
         return Reason.RETRY_LATER
     return _too_small(holding, policy)
+
+
+def _rested_at(holding: Holding, rest: timedelta) -> datetime | None:
+    """When a rest of this length after the restore is over. What came back early, for nobody yet, has none."""
+    return None if holding.phase_since is None or holding.restored_early else holding.phase_since + rest
+
+
+def _stay(holding: Holding, residence: Mapping[str, timedelta]) -> timedelta:
+    if not residence:
+        return timedelta(0)
+    return max((residence.get(uuid, timedelta(0)) for uuid in holding.footprint), default=timedelta(0))
 
 
 def _too_small(holding: Holding, policy: Policy) -> Reason | None:

@@ -1,6 +1,8 @@
 """The nouns. Frozen values; bytes are `int`, spans `timedelta`, instants aware UTC `datetime`, GPUs named by UUID.
 Unknown is `None`, and `None` never counts as idle."""
 
+# Over 300 lines: every noun stands here, so that whoever looks for one knows where.
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -67,6 +69,8 @@ class Reason(StrEnum):
     ALREADY_RECLAIMED = "already_reclaimed"
     ALREADY_RESIDENT = "already_resident"
     RETRY_LATER = "retry_later"  # the last attempt failed; a rest before the next
+    THRASHING = "thrashing"  # moving takes too much of the GPU's time, so whoever came back stays for longer
+    NO_SPARE_ROOM = "no_spare_room"  # an early restore would cost somebody else their room
     LOST = "lost"
     SWITCHED_OFF = "switched_off"  # mode "off": nothing is reclaimed
     DRY_RUN = "dry_run"  # mode "dry_run": it would have been reclaimed
@@ -77,8 +81,12 @@ class Reason(StrEnum):
     ADMISSION = "admission"  # somebody waits for room
     REQUESTED = "requested"  # a person or an operator asked
     USER_CODE = "user_code"  # user code waits at the gate
-    # why a wanted restore waits
+    ROOM = "room"  # running code waits to allocate, and there is room
+    PLACE = "place"  # user code waits at the open gate, and there is a running place
+    PREFETCH = "prefetch"  # its user is coming back to it, and there is room to spare
+    # why what was wanted waits
     NO_ROOM = "no_room"
+    NO_PLACE = "no_place"  # as many kernels as may run at once on a GPU are running
     QUEUED = "queued"
     # outcomes that the server did not order
     SELF_RESTORED = "self_restored"  # the agent restored by itself (server gone, or the kernel was ending)
@@ -118,6 +126,7 @@ class Holding:
     label: str
     owner: str = ""
     language: str = "python"
+    kernel_name: str = ""  # of its kernelspec
     running_since: datetime | None = None  # user code at work since then; None: none
     last_active_at: datetime | None = None  # end of the last user code; None: unknown
     background_work: tuple[str, ...] | None = None  # (): none found; None: not judged yet
@@ -143,6 +152,9 @@ class Holding:
     room_wanted: Mapping[str, int] = field(default_factory=dict)  # running code waits to allocate it
     room_wanted_at: datetime | None = None
     place_wanted_at: datetime | None = None  # user code waits at the gate for a running place
+    admitted_at: datetime | None = None  # it may go ahead since then, and has not yet been seen to
+    restored_early: bool = False  # came back on a wish to prefetch, and was not used since
+    warned_at: datetime | None = None  # its user was told that it will be reclaimed
     priority: int = 0  # who gives way first: the lower
     retry_at: datetime | None = None  # not before then, after a failure
     moved_bytes: int | None = None  # progress of the move under way
@@ -178,10 +190,15 @@ class Policy:
 
     mode: str = "on"  # "on", "dry_run" (decide and log, move nothing) or "off"
     idle_after: timedelta = timedelta(minutes=20)
+    warn_before: timedelta = timedelta(minutes=1)
     pressure_idle_after: timedelta = timedelta(minutes=2)
     headroom_bytes: int = 0
     pressure_grace: timedelta = timedelta(seconds=30)
     cooldown: timedelta = timedelta(minutes=1)
+    quantum: timedelta = timedelta(seconds=30)  # least residence while moving takes too much of a GPU's time
+    max_moving_share: float = 0.1  # of a GPU's time; more is too much
+    max_running_per_gpu: int = 0  # kernels that hold memory on a GPU and run at once; 0: no limit
+    priorities: Mapping[str, int] = field(default_factory=dict)  # pattern of label, or kernelspec → priority
     min_reclaim_bytes: int = 64 << 20
     host_reserve_bytes: int = 2 << 30
     spill_limit_bytes: int = 0  # on disk, of all kernels together
@@ -200,6 +217,14 @@ class Keep:
 
 
 @dataclass(frozen=True, slots=True)
+class Warn:
+    """Leave it, and tell its user that it will be reclaimed for being idle once `warn_before` has passed."""
+
+    kernel_id: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Reclaim:
     """Move the kernel's GPU bytes to the host: to its memory, but for `spill_bytes` of them, which must go to disk."""
 
@@ -210,10 +235,11 @@ class Reclaim:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Bring the kernel's bytes back: there is room, it is this kernel's turn."""
+    """Bring the kernel's bytes back: there is room, and it is its turn, or it may go ahead of those in `passed`."""
 
     kernel_id: str
     reason: Reason
+    passed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +260,7 @@ class Wait:
     missing: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
-Decision = Keep | Reclaim | Restore | Admit | Wait
+Decision = Keep | Warn | Reclaim | Restore | Admit | Wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,25 +3,33 @@
 The rules, in the order in which they speak:
 
 1. A kernel whose bytes are on their way is left to it.
-2. **Restores** go in order of arrival, those that user code waits for before those a person wished for. Each goes
-   ahead when its bytes are free on all its GPUs at once. One that does not fit reserves all it needs, so that nobody
-   behind it takes bytes it waits for: others pass it on other GPUs or in what is left over, and none starves. (One that
-   could not fit on an empty GPU reserves nothing.) A GPU that cannot be observed stops no restore that user code waits
-   for: running out of memory there loses nothing, and waiting for a sight that may not come would hang the cell.
-3. **Reclaims a person asked for**, then those that make room for a waiting restore (the smallest set that makes all
-   the room, or none), then for restores waiting in other servers, then against pressure (as much as can be had), then
-   of what has been idle for `idle_after`. Within each, who was used longest ago goes first. What is chosen never takes
-   more host memory than there is above the reserve, and disk within its limit, all of it and all moves under way
-   counted together; memory comes first.
-4. `max_in_flight` reclaims run at once; the others keep their turn. Restores that fit are never held back.
+2. **Whoever waits** for room or for a running place stands in one line (`admission.py`). A GPU that cannot be observed
+   stops no user code: running out of memory there loses nothing, and waiting for a sight that may not come would hang
+   the cell.
+3. **Reclaims a person asked for**, then those that make room for somebody who waits (the smallest set that makes all
+   the room, or none), then for restores waiting in other servers and against pressure (as much as can be had), then
+   of what has been idle for `idle_after`, which its user is told `warn_before` ahead. Within each, the lowest priority
+   goes first, then who was used longest ago. What is chosen never takes more host memory than there is above the
+   reserve, and disk within its limit, all of it and all moves under way counted together; memory comes first.
+4. **Early restores** take what is left: room that nobody waits for, beside the headroom. Nobody is reclaimed for one,
+   and a kernel that came back early and was not used is the first to give way.
+5. `max_in_flight` reclaims run at once; the others keep their turn. Restores that fit are never held back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from jupyter_gpu_reclaim.core.eligibility import barrier, idle_for, idle_since
+from jupyter_gpu_reclaim.core.admission import Admission, line, waits_inside, wants_back
+from jupyter_gpu_reclaim.core.eligibility import (
+    NO_LONGER,
+    barrier,
+    idle_for,
+    is_warned,
+    spare_for,
+    warning_span,
+)
 from jupyter_gpu_reclaim.core.model import (
     Decision,
     Holding,
@@ -33,47 +41,58 @@ from jupyter_gpu_reclaim.core.model import (
     Restore,
     Snapshot,
     Wait,
+    Warn,
 )
 from jupyter_gpu_reclaim.core.phase import IN_FLIGHT
+from jupyter_gpu_reclaim.core.places import count_places
 from jupyter_gpu_reclaim.core.pressure import short_gpus
 from jupyter_gpu_reclaim.core.room import Room, smallest_set, survey
 
+NOBODY: Mapping[str, int] = {}
+
 
 def decide(
-    snapshot: Snapshot, policy: Policy, pressure_since: Mapping[str, datetime]
+    snapshot: Snapshot,
+    policy: Policy,
+    pressure_since: Mapping[str, datetime],
+    overtaken: Mapping[str, int] = NOBODY,
+    residence: Mapping[str, timedelta] = NO_LONGER,
 ) -> tuple[Decision, ...]:
     """Exactly one decision per holding, in the order of `snapshot.holdings`.
 
-    Pure: equal arguments give equal decisions, and the order of the holdings changes none of them. `pressure_since`
-    is what `track_pressure` returned for this snapshot.
+    Pure: equal arguments give equal decisions, and the order of the holdings changes none of them. What earlier rounds
+    have left comes in as arguments: `pressure_since` is what `track_pressure` returned for this snapshot, `residence`
+    what `track_residence` did, and `overtaken` what `track_overtaken` returned for the last round's decisions.
     """
-    return _Round(snapshot, policy).decisions(pressure_since)
+    return _Round(snapshot, policy, residence).decisions(pressure_since, overtaken)
 
 
 class _Round:
     """The working paper of one call: candidates, what was chosen so far, and the room that leaves."""
 
-    def __init__(self, snapshot: Snapshot, policy: Policy) -> None:
+    def __init__(self, snapshot: Snapshot, policy: Policy, residence: Mapping[str, timedelta]) -> None:
         self.snapshot = snapshot
         self.policy = policy
+        self.residence = residence
         self.now = snapshot.taken_at
         self.observed = None if snapshot.gpus is None else frozenset(gpu.uuid for gpu in snapshot.gpus)
         self.room: Room = survey(snapshot, policy)
         self.decided: dict[str, Decision] = {}
         self.chosen: dict[str, Reclaim] = {}  # in order of their turn
         self.turns = _turns(snapshot, policy)
-        self.exhausted: set[str] = (
-            set()
-        )  # GPUs where nobody is left who could make the room that somebody waits for
+        self.exhausted: set[str] = set()  # GPUs where nobody can make the room that somebody waits for
         self.candidates: list[Holding] = []  # may be reclaimed, as far as each by itself can say
 
-    def decisions(self, pressure_since: Mapping[str, datetime]) -> tuple[Decision, ...]:
+    def decisions(
+        self, pressure_since: Mapping[str, datetime], overtaken: Mapping[str, int]
+    ) -> tuple[Decision, ...]:
         self._sort_out()
         self._reclaim_requested()
-        self._admit()
+        self._admit(overtaken)
         self._make_room_for_others()
         self._relieve(pressure_since)
         self._reclaim_idle()
+        self._restore_early()
         self._give_turns()
         return tuple(self.decided[holding.kernel_id] for holding in self.snapshot.holdings)
 
@@ -82,13 +101,17 @@ class _Round:
     def _sort_out(self) -> None:
         for holding in self.snapshot.holdings:
             reason = _settled(holding)
-            if reason is None and holding.phase is Phase.RESIDENT:
-                reason = barrier(holding, self.policy, self.now, self.observed)
+            if reason is None and holding.phase is Phase.RESIDENT and not waits_inside(holding):
+                reason = barrier(holding, self.policy, self.now, self.observed, self.residence)
                 if reason is None:
                     self.candidates.append(holding)
             if reason is not None:
                 self._keep(holding, reason)
-        self.candidates.sort(key=_least_recently_used)
+        self.candidates.sort(key=self._gives_way_first)
+
+    def _gives_way_first(self, holding: Holding) -> tuple:
+        spare = spare_for(holding, self.now)
+        return (holding.priority, -spare, -holding.footprint_bytes, holding.kernel_id)
 
     def _keep(self, holding: Holding, reason: Reason) -> None:
         self.decided[holding.kernel_id] = Keep(holding.kernel_id, reason)
@@ -99,68 +122,76 @@ class _Round:
             self.chosen[holding.kernel_id] = Reclaim(holding.kernel_id, reason, spill_bytes)
 
     def _spare(self) -> list[Holding]:
-        """Candidates idle long enough to make room for somebody, least recently used first."""
+        """Candidates idle long enough to make room for somebody, in the order in which they give way."""
         enough = min(self.policy.pressure_idle_after, self.policy.idle_after)
         return [
             holding
             for holding in self.candidates
-            if holding.kernel_id not in self.chosen and idle_for(holding, self.now) >= enough
+            if holding.kernel_id not in self.chosen and spare_for(holding, self.now) >= enough
         ]
 
-    # -- restores ---------------------------------------------------------------------------------------------------
+    # -- whoever waits ----------------------------------------------------------------------------------------------
 
-    def _admit(self) -> None:
-        waiting = [h for h in self.snapshot.holdings if h.kernel_id not in self.decided and _wants_back(h)]
+    def _admit(self, overtaken: Mapping[str, int]) -> None:
+        open_to_all = [h for h in self.snapshot.holdings if h.kernel_id not in self.decided]
+        places = count_places(self.snapshot, self.policy)
         spare = self._spare()
-        position = 0
-        for holding in sorted(waiting, key=self._arrival):
-            decision = self._admission(holding, position + 1)
-            self.decided[holding.kernel_id] = decision
-            if isinstance(decision, Restore):
-                self.room.take(holding.footprint)
-                continue
-            position += 1
-            if self._could_ever_fit(holding):
-                spare = self._make_room(holding.footprint, spare)
-                self.room.reserve(holding.footprint)
 
-    def _arrival(self, holding: Holding) -> tuple:
-        return (holding.waiting == 0, holding.restore_wanted_at or self.now, holding.kernel_id)
+        def make_room(need: Mapping[str, int], kept: bool) -> bool:
+            nonlocal spare
+            spare, nobody_can = self._make_room(need, spare, kept)
+            return nobody_can
 
-    def _admission(self, holding: Holding, position: int) -> Restore | Wait:
-        name, need = holding.kernel_id, holding.footprint
-        seen = self._sees(need)
-        lacking = self.room.lacking_now(need) if seen else {}
-        if holding.retry_at is not None and holding.retry_at > self.now:
-            return Wait(name, Reason.RETRY_LATER, position, lacking)
-        if not seen and not holding.waiting:
-            return Wait(name, Reason.GPU_UNKNOWN, position)
-        if lacking:
-            crowded = any(n > self.room.free[uuid] for uuid, n in need.items())
-            return Wait(name, Reason.NO_ROOM if crowded else Reason.QUEUED, position, lacking)
-        return Restore(name, Reason.USER_CODE if holding.waiting else Reason.REQUESTED)
+        admission = Admission(self.snapshot, self.room, places, overtaken, make_room)
+        self.decided.update(admission.decisions(line(open_to_all, self.policy, self.now)))
 
     def _sees(self, need: Mapping[str, int]) -> bool:
-        return self.observed is not None and all(uuid in self.observed for uuid in need)
+        return self.observed is not None and self.observed.issuperset(need)
 
-    def _could_ever_fit(self, holding: Holding) -> bool:
-        need = holding.footprint
-        return self._sees(need) and all(n <= self.room.total[uuid] for uuid, n in need.items())
+    def _restore_early(self) -> None:
+        """Grant wishes to prefetch, as far as that takes nothing from anybody, not even from the headroom."""
+        waits = [d for d in self.decided.values() if isinstance(d, Wait)]
+        wanted = {uuid for wait in waits for uuid in wait.missing} | self.snapshot.outside_pressure.keys()
+        wishes = [
+            holding
+            for holding in self.snapshot.holdings
+            if holding.prefetch_wanted_at is not None
+            and holding.phase is Phase.RECLAIMED
+            and holding.kernel_id not in self.decided
+        ]
+        for holding in sorted(wishes, key=lambda h: (h.prefetch_wanted_at, h.kernel_id)):
+            need = {uuid: n + self.policy.headroom_bytes for uuid, n in holding.footprint.items()}
+            if holding.retry_at is not None and holding.retry_at > self.now:
+                self._keep(holding, Reason.RETRY_LATER)
+            elif not self._sees(need) or wanted & need.keys() or self.room.lacking_now(need):
+                self._keep(holding, Reason.NO_SPARE_ROOM)
+            else:
+                self.decided[holding.kernel_id] = Restore(holding.kernel_id, Reason.PREFETCH)
+                self.room.take(holding.footprint)
 
     # -- reclaims ---------------------------------------------------------------------------------------------------
 
-    def _make_room(self, need: Mapping[str, int], spare: list[Holding]) -> list[Holding]:
-        """Choose the smallest set that makes all the room for `need`, or nobody. Returns who is still spare."""
+    def _make_room(
+        self, need: Mapping[str, int], spare: list[Holding], kept: bool
+    ) -> tuple[list[Holding], bool]:
+        """Choose the smallest set that makes all the room for `need`, or nobody.
+
+        Returns who is still spare, and whether nobody can make the room at present.
+        """
         gap = self.room.lacking_soon(need)
-        if not gap or len(self.chosen) >= self.turns or self.exhausted & gap.keys():
-            return spare
+        if not gap or len(self.chosen) >= self.turns:
+            return spare, False
+        if self.exhausted & gap.keys():
+            return spare, True
         victims, unfilled = smallest_set(gap, spare, self.room.bytes_for_reclaims)
         if unfilled:
-            # Whoever comes later lacks all that and their own need besides: no need to search again.
-            self.exhausted |= unfilled.keys()
-            return spare
+            if (
+                kept
+            ):  # Whoever comes later lacks all that and their own need besides: no need to search again.
+                self.exhausted |= unfilled.keys()
+            return spare, True
         self._choose(victims, Reason.ADMISSION)
-        return [holding for holding in spare if holding.kernel_id not in self.chosen]
+        return [holding for holding in spare if holding.kernel_id not in self.chosen], False
 
     def _reclaim_requested(self) -> None:
         asked = [h for h in self.candidates if h.reclaim_wanted_at is not None]
@@ -175,8 +206,8 @@ class _Round:
         for uuid, wanted in sorted(self.snapshot.outside_pressure.items()):
             gap = self.room.short_of({uuid: wanted}) if self._sees({uuid: wanted}) else {}
             if gap:
-                victims, unfilled = smallest_set(gap, self._spare(), self.room.bytes_for_reclaims)
-                self._choose(() if unfilled else victims, Reason.ADMISSION)
+                victims, _ = smallest_set(gap, self._spare(), self.room.bytes_for_reclaims)
+                self._choose(victims, Reason.ADMISSION)  # the rest may be made by another server
 
     def _relieve(self, pressure_since: Mapping[str, datetime]) -> None:
         short = short_gpus(self.policy, pressure_since, self.now)
@@ -187,13 +218,19 @@ class _Round:
             self._choose(victims, Reason.PRESSURE)
 
     def _reclaim_idle(self) -> None:
+        span = warning_span(self.policy)
         for holding in self.candidates:
             if holding.kernel_id in self.chosen:
                 continue
-            if idle_for(holding, self.now) < self.policy.idle_after:
+            idle, told = idle_for(holding, self.now), is_warned(holding)
+            if idle < self.policy.idle_after - span:
                 self._keep(holding, Reason.RECENTLY_ACTIVE)
             elif holding.host_bytes_to_take > self.room.bytes_for_reclaims:
                 self._keep(holding, Reason.HOST_MEMORY)
+            elif span and not told:
+                self.decided[holding.kernel_id] = Warn(holding.kernel_id, Reason.IDLE)
+            elif idle < self.policy.idle_after or (told and self.now - holding.warned_at < span):
+                self._keep(holding, Reason.RECENTLY_ACTIVE)
             else:
                 self._choose([holding], Reason.IDLE)
 
@@ -221,13 +258,8 @@ def _settled(holding: Holding) -> Reason | None:
     if holding.phase is Phase.RECLAIMED:
         if not holding.managed:
             return Reason.LINK_LOST
-        return None if _wants_back(holding) else Reason.ALREADY_RECLAIMED
+        wanted = wants_back(holding) or holding.prefetch_wanted_at is not None
+        return None if wanted else Reason.ALREADY_RECLAIMED
+    if holding.admitted_at is not None:
+        return Reason.IN_FLIGHT
     return Reason.ALREADY_RESIDENT if holding.restore_wanted_at is not None else None
-
-
-def _wants_back(holding: Holding) -> bool:
-    return bool(holding.waiting) or holding.restore_wanted_at is not None
-
-
-def _least_recently_used(holding: Holding) -> tuple:
-    return (idle_since(holding), -holding.footprint_bytes, holding.kernel_id)

@@ -79,6 +79,8 @@ def survey(snapshot: Snapshot, policy: Policy) -> Room:
             room.expect(holding)
         elif holding.phase is Phase.RESTORING:
             room.take(still_to_come(holding))
+        elif holding.admitted_at is not None:
+            room.take(holding.room_wanted)
     return room
 
 

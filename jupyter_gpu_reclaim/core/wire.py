@@ -14,12 +14,13 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jupyter_gpu_reclaim.core.model import Admit, Done, Failed, Keep, Reclaim, Refused, Restore, Wait
+from jupyter_gpu_reclaim.core.model import Admit, Done, Failed, Keep, Reclaim, Refused, Restore, Wait, Warn
 
 T = TypeVar("T")
 
 _TAGS: Mapping[type, tuple[str, str]] = {
     Keep: ("act", "keep"),
+    Warn: ("act", "warn"),
     Reclaim: ("act", "reclaim"),
     Restore: ("act", "restore"),
     Admit: ("act", "admit"),

@@ -11,7 +11,14 @@ from datetime import datetime
 from jupyter_gpu_reclaim.core.model import Event, Holding, Phase, Policy, Reason, Snapshot
 from jupyter_gpu_reclaim.ports import ReclaimLog
 from jupyter_gpu_reclaim.reconciler.journal import RECORD_PATIENCE_SECONDS
-from jupyter_gpu_reclaim.reconciler.memory import SETTLE_AFTER, KernelMemory, recall, restarted, settle
+from jupyter_gpu_reclaim.reconciler.memory import (
+    ADMITTED_FOR,
+    SETTLE_AFTER,
+    KernelMemory,
+    recall,
+    restarted,
+    settle,
+)
 from jupyter_gpu_reclaim.reconciler.moves import Moves
 from jupyter_gpu_reclaim.reconciler.wishes import UnknownKernel, Wish
 
@@ -78,6 +85,8 @@ class Book:
         for memory in self._memory.values():
             if memory.disagrees_since is not None:
                 yield memory.disagrees_since + SETTLE_AFTER
+            if memory.admitted_at is not None:
+                yield memory.admitted_at + ADMITTED_FOR
             if memory.waiting_since is not None and memory.phase is Phase.RECLAIMED:
                 if memory.retry_at is not None:
                     yield memory.retry_at

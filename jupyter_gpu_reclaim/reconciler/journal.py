@@ -16,6 +16,10 @@ INTENT_PATIENCE_SECONDS = 10.0
 """A reclaim whose intent is not written by then is not done."""
 RECORD_PATIENCE_SECONDS = 1.0
 """A restore is held up for no longer than this by a log that hangs."""
+RESTORE_PATIENCE_SECONDS = 0.005
+"""How long a cell's data waits for the row that says so: a slow disk is not waited for. If the server dies in between,
+the agent says where the data is, and the log is brought into line with it.
+"""
 MOST_PENDING = 1000
 """Rows kept in memory while the log is away; beyond that the oldest is given up, and said so."""
 
@@ -52,6 +56,11 @@ class Journal:
         """Write `row` now if the log answers soon, else later. Never raises for the log."""
         self._keep(row)
         await self._write(RECORD_PATIENCE_SECONDS)
+
+    def recording(self, row: Transition) -> asyncio.Task:
+        """As `record`, begun: the row has its place before all that are made from now on."""
+        self._keep(row)
+        return asyncio.create_task(self._write(RECORD_PATIENCE_SECONDS), name="reclaim log record")
 
     def note(self, row: Transition) -> None:
         """Write `row` without waiting for it."""

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.alarms import laid_over
 from jupyter_gpu_reclaim.core.model import (
+    Admit,
     Decision,
     Event,
     Keep,
@@ -20,26 +21,24 @@ from jupyter_gpu_reclaim.core.model import (
     Snapshot,
     Transition,
     Wait,
+    Warn,
 )
-from jupyter_gpu_reclaim.core.policy import decide
-from jupyter_gpu_reclaim.core.pressure import track_pressure
-from jupyter_gpu_reclaim.ports import Clock, KernelControl, Observer, ReclaimLog
+from jupyter_gpu_reclaim.core.priorities import prioritised
+from jupyter_gpu_reclaim.core.waits import unmet
+from jupyter_gpu_reclaim.ports import Clock, KernelControl, Observer, PressureBoard, ReclaimLog
 from jupyter_gpu_reclaim.reconciler.alarms import Alarms
 from jupyter_gpu_reclaim.reconciler.book import Book
+from jupyter_gpu_reclaim.reconciler.history import History
 from jupyter_gpu_reclaim.reconciler.journal import RECORD_PATIENCE_SECONDS, Journal
 from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
 from jupyter_gpu_reclaim.reconciler.moves import Moves
+from jupyter_gpu_reclaim.reconciler.neighbours import Neighbours
+from jupyter_gpu_reclaim.reconciler.pulse import Pulse
+from jupyter_gpu_reclaim.reconciler.sight import Sight
 from jupyter_gpu_reclaim.reconciler.status import Status, status_of
-from jupyter_gpu_reclaim.reconciler.wishes import NotObserved, Wish, Wishes, check_pin
+from jupyter_gpu_reclaim.reconciler.wishes import Act, NotObserved, Wish, Wishes, check_pin
 
 logger = logging.getLogger(__name__)
-
-LOOK_PATIENCE_SECONDS = 30.0
-"""A look at the world that takes longer is given up; the next tick looks again."""
-SHORTEST_PAUSE_SECONDS = 0.02
-"""However often it is woken, the loop leaves the server this much time between two ticks."""
-AFTER_A_DEFECT_SECONDS = 1.0
-"""After a tick that failed, wakes are not listened to for so long: a defect never becomes a busy loop."""
 
 Listener = Callable[[Status, tuple[Transition, ...]], None]
 
@@ -60,25 +59,24 @@ class Reconciler:
         policy: Policy,
         *,
         tick_seconds: float = 5.0,
+        board: PressureBoard | None = None,
     ) -> None:
         self.policy = policy
-        self._observer = observer
         self._clock = clock
-        self._tick_seconds = tick_seconds
+        self._pulse = Pulse(tick_seconds)
         self._alarms = Alarms(log)
+        self._history = History()
+        self._neighbours = Neighbours(board, observer, clock)
+        self._sight = Sight(observer, self._neighbours)
         self._journal = Journal(log, self._on_row)
-        self._moves = Moves(kernels, self._journal, clock, self.wake)
+        self._moves = Moves(kernels, self._journal, clock, self._neighbours, self.wake)
         self._wishes = Wishes()
         self._book = Book(log, self._moves)
-        self._short_since: Mapping[str, datetime] = {}
         self._status = Status(policy=policy)
         self._rows: list[Transition] = []  # not yet told to the listeners
         self._listeners: list[Listener] = []
         self._ticking = asyncio.Lock()
-        self._woken = asyncio.Event()
-        self._stopping = asyncio.Event()
         self._running: asyncio.Task | None = None
-        self._look_problem: str | None = None
 
     # -- for handlers -----------------------------------------------------------------------------------------------
 
@@ -88,7 +86,7 @@ class Reconciler:
 
     def wake(self) -> None:
         """Something has changed: tick now rather than at the end of the pause."""
-        self._woken.set()
+        self._pulse.wake()
 
     def on_change(self, listener: Listener) -> Callable[[], None]:
         """Have `listener(status, rows)` called after every tick, rows being the transitions since the last call.
@@ -104,20 +102,27 @@ class Reconciler:
         It goes over the pin (and then ends it), the cooldown, the smallest size and idle times, never over work. A wish
         that was refused is forgotten, so that it does not come true hours later. Raises `UnknownKernel`, `NotObserved`.
         """
-        return await self._wish(kernel_id, Reclaim, actor)
+        return await self._wish(kernel_id, Act.RECLAIM, actor)
 
     async def wish_restore(self, kernel_id: str, actor: str) -> Decision:
         """Ask for a restore. Returns what the next tick decided; after `Wait` it stays in the queue on its own.
 
         Raises `UnknownKernel`, `NotObserved`.
         """
-        return await self._wish(kernel_id, Restore, actor)
+        return await self._wish(kernel_id, Act.RESTORE, actor)
+
+    async def wish_prefetch(self, kernel_id: str, actor: str) -> Decision:
+        """Ask for an early restore, if it costs nobody anything. Returns what the next tick decided.
+
+        What is refused is forgotten. Raises `UnknownKernel`, `NotObserved`.
+        """
+        return await self._wish(kernel_id, Act.PREFETCH, actor)
 
     async def pin(self, kernel_id: str, until: datetime, actor: str) -> None:
         """Keep the kernel from being reclaimed until then. Raises `InvalidPin`, `UnknownKernel`."""
         check_pin(until, self.policy, self._clock.now())
         memory = self._book.known(kernel_id)
-        memory.pinned_until = until
+        memory.pinned_until, memory.warned_at = until, None
         self._moves.note(memory, Event.PINNED, reason=Reason.PINNED, actor=actor, detail=until.isoformat())
         self.wake()
 
@@ -136,29 +141,27 @@ class Reconciler:
     async def run(self) -> None:
         """Tick until `stop()`. Nothing that a port raises ends it."""
         self._running = asyncio.current_task()
-        while not self._stopping.is_set():
-            self._woken.clear()
+        while not self._pulse.stopping:
+            self._pulse.begin()
             try:
                 await self.tick()
-                failed = self._look_problem is not None
+                failed = self._sight.problem is not None
             except Exception:
                 logger.exception("A tick failed; nothing was moved by it, the next one looks again")
                 failed = True
-            pause = min(self._tick_seconds, AFTER_A_DEFECT_SECONDS) if failed else SHORTEST_PAUSE_SECONDS
-            await _for(self._stopping, pause)
-            await _for(self._woken, self._until_next_tick())
+            await self._pulse.pause(failed, self._due_in)
 
     async def stop(self, timeout: float = 10.0) -> None:
         """End the loop. Moves under way get `timeout` seconds to end; reclaimed kernels stay as they are."""
         end = asyncio.get_running_loop().time() + timeout
-        self._stopping.set()
-        self._woken.set()
+        self._pulse.stop()
         if self._running is not None and self._running is not asyncio.current_task():
             _, late = await asyncio.wait([self._running], timeout=timeout)
             for task in late:
                 task.cancel()
         self._wishes.refuse_all(NotObserved("The server is stopping; nothing was changed."))
         await self._moves.close(max(0.0, end - asyncio.get_running_loop().time()))
+        await self._neighbours.publish({}, None)
         await self._journal.close(RECORD_PATIENCE_SECONDS)
         self._tell()
 
@@ -172,54 +175,43 @@ class Reconciler:
         async with self._ticking:
             self._journal.kick()
             wishes = self._wishes.standing()
-            snapshot = await self._look()
+            snapshot = await self._sight.look()
             try:
-                if snapshot is not None:
+                if snapshot is None:
+                    self._status = replace(self._status, policy=self.policy, problems=self._problems(None))
+                else:
                     await self._alarms.recall()
                     await self._book.take_in(snapshot)
-                    self._decide_and_act(snapshot, wishes)
+                    await asyncio.sleep(0)  # with very many kernels the server needs to breathe
+                    judged, decisions = self._decide_and_act(snapshot, wishes)
+                    await asyncio.sleep(0)
+                    self._show(judged, decisions, wishes)
+                    await self._neighbours.publish(*unmet(judged, decisions))
             finally:
-                why = self._look_problem or "The kernels could not be judged; the server's log says why."
+                why = self._sight.problem or "The kernels could not be judged; the server's log says why."
                 self._wishes.refuse_unanswered(wishes, why)
             self._tell()
 
-    # -- observe ----------------------------------------------------------------------------------------------------
-
-    async def _look(self) -> Snapshot | None:
-        try:
-            async with asyncio.timeout(LOOK_PATIENCE_SECONDS):
-                snapshot = await self._observer.snapshot()
-        except (
-            Exception
-        ) as error:  # a port promises never to raise; whatever it is, the next look may succeed
-            problem = f"GPUs and kernels cannot be looked at: {error or type(error).__name__}."
-            if problem != self._look_problem:
-                logger.exception("%s Nothing is moved until they can", problem)
-            self._look_problem = problem
-            self._status = replace(self._status, policy=self.policy, problems=self._problems(None))
-            return None
-        self._look_problem = None
-        return snapshot
-
     # -- decide and act ---------------------------------------------------------------------------------------------
 
-    def _decide_and_act(self, seen: Snapshot, wishes: Mapping[str, Wish]) -> None:
-        snapshot = laid_over(self._book.overlaid(seen, wishes), self._alarms.standing)
-        self._short_since = track_pressure(snapshot, self.policy, self._short_since)
-        decided = decide(snapshot, self.policy, self._short_since)
+    def _decide_and_act(
+        self, seen: Snapshot, wishes: Mapping[str, Wish]
+    ) -> tuple[Snapshot, dict[str, Decision]]:
+        overlaid = laid_over(self._book.overlaid(seen, wishes), self._alarms.standing)
+        snapshot = prioritised(overlaid, self.policy)
+        decided = self._history.decide(snapshot, self.policy)
         decisions = {decision.kernel_id: self._writable(decision) for decision in decided}
-        self._status = status_of(
-            self.policy,
-            snapshot,
-            decisions,
-            self._short_since,
-            self._problems(snapshot),
-            self._alarms.standing,
-        )
-        for kernel_id, wish in wishes.items():
-            self._wishes.answer(kernel_id, wish, decisions.get(kernel_id), self.policy)
         for decision in decisions.values():
             self._act(decision, wishes.get(decision.kernel_id), snapshot.taken_at)
+        return snapshot, decisions
+
+    def _show(
+        self, snapshot: Snapshot, decisions: Mapping[str, Decision], wishes: Mapping[str, Wish]
+    ) -> None:
+        problems, standing = self._problems(snapshot), self._alarms.standing
+        self._status = status_of(self.policy, snapshot, decisions, self._history, problems, standing)
+        for kernel_id, wish in wishes.items():
+            self._wishes.answer(kernel_id, wish, decisions.get(kernel_id), self.policy)
 
     def _writable(self, decision: Decision) -> Decision:
         if isinstance(decision, Reclaim):
@@ -230,15 +222,20 @@ class Reconciler:
 
     def _act(self, decision: Decision, wish: Wish | None, now: datetime) -> None:
         memory = self._book[decision.kernel_id]
-        actor = wish.actor if wish is not None and decision.reason is Reason.REQUESTED else ""
+        asked_for = decision.reason in (Reason.REQUESTED, Reason.PREFETCH)
+        actor = wish.actor if wish is not None and asked_for else ""
         if isinstance(decision, Restore):
             self._moves.restore(memory, decision.reason, self.policy, actor)
+        elif isinstance(decision, Admit):
+            self._moves.admit(memory)
         elif isinstance(decision, Reclaim) and self.policy.mode == "dry_run":
             self._moves.propose(memory, decision)
         elif isinstance(decision, Reclaim):
             if decision.reason is Reason.REQUESTED and memory.pinned_until is not None:
                 self._unpin(memory, actor, "Ended by the request to reclaim.")
             self._moves.reclaim(memory, decision, self.policy, actor)
+        elif isinstance(decision, Warn):
+            memory.warned_at = now
         elif isinstance(decision, Wait):
             self._end_wait_if_due(memory, wish, now)
 
@@ -246,7 +243,8 @@ class Reconciler:
         limit = self.policy.restore_timeout
         if limit and wish is not None and now - wish.at >= limit:
             self._wishes.drop(memory.kernel_id, wish)
-        if limit and memory.waiting_since is not None and now - memory.waiting_since >= limit:
+        since = memory.waited_since()
+        if limit and since is not None and now - since >= limit:
             self._moves.end_wait(memory, self.policy)
 
     def _unpin(self, memory: KernelMemory, actor: str, detail: str) -> None:
@@ -258,7 +256,7 @@ class Reconciler:
 
     def _problems(self, snapshot: Snapshot | None) -> tuple[str, ...]:
         seen = None if snapshot is None else snapshot.gpus_problem
-        found = (self._look_problem, seen, self._journal.complaint())
+        found = (self._sight.problem, seen, self._journal.complaint(), self._neighbours.problem)
         return tuple(problem for problem in found if problem) + tuple(
             a.sentence for a in self._alarms.standing
         )
@@ -266,6 +264,7 @@ class Reconciler:
     def _on_row(self, row: Transition) -> None:
         self._rows.append(row)
         self._alarms.take(row)
+        self._history.take(row)
 
     def _tell(self) -> None:
         rows, self._rows = tuple(self._rows), []
@@ -275,23 +274,15 @@ class Reconciler:
             except Exception:
                 logger.exception("A listener to the reconciler raised")
 
-    async def _wish(self, kernel_id: str, act: type[Reclaim] | type[Restore], actor: str) -> Decision:
-        if self._stopping.is_set():
+    async def _wish(self, kernel_id: str, act: Act, actor: str) -> Decision:
+        if self._pulse.stopping:
             raise NotObserved("The server is stopping; nothing was changed.")
         future = self._wishes.add(kernel_id, act, self._clock.now(), actor)
         self.wake()
         return await future
 
-    def _until_next_tick(self) -> float:
+    def _due_in(self) -> float:
         """Seconds until the next tick: `tick_seconds`, or less where something is due before."""
         now = self._clock.now()
-        due = min([now + timedelta(seconds=self._tick_seconds), *self._book.due(self.policy)])
+        due = min([now + timedelta(seconds=self._pulse.tick_seconds), *self._book.due(self.policy)])
         return max(0.0, (due - now).total_seconds())
-
-
-async def _for(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -6,15 +6,28 @@ that was given up as failed and went on, when the agent restores by itself. `set
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from jupyter_gpu_reclaim.core.model import Event, Failed, Holding, Outcome, Phase, Policy, Reason, Transition
+from jupyter_gpu_reclaim.core.model import (
+    Event,
+    Failed,
+    Holding,
+    Outcome,
+    Phase,
+    Policy,
+    Reason,
+    Refused,
+    Transition,
+)
 from jupyter_gpu_reclaim.core.phase import IN_FLIGHT
 
 SETTLE_AFTER = timedelta(seconds=1)
 """An agent that contradicts us must do so for this long: a status may have crossed an outcome on its way."""
+ADMITTED_FOR = timedelta(seconds=2)
+"""Code that was admitted and has not been seen to go ahead by then is looked at anew."""
 GROWTH = 1.1
 """After running out of GPU memory, room is made for this many times the bytes: rounding and fragments take some.
 
@@ -29,9 +42,7 @@ class KernelMemory:
     holding: Holding
     phase: Phase
     phase_since: datetime | None
-    resident_since: datetime | None = (
-        None  # what `phase_since` is again after a reclaim that did not come about
-    )
+    resident_since: datetime | None = None  # `phase_since` again, after a reclaim that did not come about
     pid: int | None = None  # of the process whose agent spoke last
     touched: bool = False  # rows of ours have moved its phase
     recalled: bool = False  # the log was asked about this kernel's past
@@ -45,6 +56,11 @@ class KernelMemory:
     failures: int = 0  # moves that did not succeed, in a row
     out_of_memory: int = 0  # restores among them for which the room was too small
     grown_until: datetime | None = None  # so long more room is made than was measured
+    warned_at: datetime | None = None  # its user was told that it will be reclaimed
+    restored_early: bool = False  # the last restore was a prefetch, and nobody used the kernel since
+    admitted_at: datetime | None = None  # code that waits inside it was told to go ahead
+    went_ahead: asyncio.Event = field(default_factory=asyncio.Event)  # it was seen to, since then
+    place_refused: datetime | None = None  # the wait for a running place, by its beginning, that was ended
     proposed_for: datetime | None = None  # dry run: the idle spell that was logged, by its beginning
     disagrees_since: datetime | None = None
 
@@ -57,6 +73,11 @@ class KernelMemory:
         """Take in what a look has found."""
         if self.phase is Phase.RESIDENT and holding.last_active_at != self.holding.last_active_at:
             self.rested()  # it was used since: whatever stood in the way may be gone
+        if holding.running_since or holding.waiting or holding.last_active_at != self.holding.last_active_at:
+            self.warned_at, self.restored_early = None, False
+        if self.admitted_at is not None and not _waits_since(holding, self.admitted_at):
+            self.admitted_at = None
+            self.went_ahead.set()
         self.holding = holding
         if holding.managed and holding.pid is not None:
             self.pid = holding.pid
@@ -74,25 +95,53 @@ class KernelMemory:
         phase = seen.phase if agent_moves and not self.moving else self.phase
         away = phase in (Phase.RECLAIMED, Phase.RESTORING)
         progress = seen.phase is phase
-        return replace(
-            seen,
-            phase=phase,
-            phase_since=self.phase_since,
-            footprint=self._to_come_back(totals, now) if away else seen.footprint,
-            moved_bytes=seen.moved_bytes if progress else None,
-            move_total_bytes=seen.move_total_bytes if progress else None,
-            pinned_until=self.pinned_until,
-            restore_wanted_at=self.waiting_since if phase is Phase.RECLAIMED else None,
-            retry_at=self.retry_at,
-        )
+        known = {
+            "phase": phase,
+            "phase_since": self.phase_since,
+            "footprint": self._to_come_back(totals, now) if away else seen.footprint,
+            "moved_bytes": seen.moved_bytes if progress else None,
+            "move_total_bytes": seen.move_total_bytes if progress else None,
+            "pinned_until": self.pinned_until,
+            "warned_at": self.warned_at,
+            "restored_early": self.restored_early and phase is Phase.RESIDENT,
+            "admitted_at": self.admitted_at if self._was_admitted(now) else None,
+            "restore_wanted_at": self.waiting_since if phase is Phase.RECLAIMED else None,
+            "retry_at": self.retry_at,
+        }
+        # Most kernels are as they were seen, and making another of each takes most of the time of a round.
+        news = {name: value for name, value in known.items() if getattr(seen, name) != value}
+        return replace(seen, **news) if news else seen
+
+    def _was_admitted(self, now: datetime) -> bool:
+        return self.admitted_at is not None and now - self.admitted_at < ADMITTED_FOR
 
     def _to_come_back(self, totals: Mapping[str, int], now: datetime) -> dict[str, int]:
         grown = self.grown_until is not None and now < self.grown_until
         factor = GROWTH ** min(self.out_of_memory, 99) if grown else 1.0
         return {uuid: max(n, min(int(n * factor), totals.get(uuid, n))) for uuid, n in self.needed.items()}
 
+    def admit(self, now: datetime) -> None:
+        """Code that waits inside the kernel is told to go ahead."""
+        self.admitted_at = now
+        self.went_ahead.clear()
+
+    def waited_since(self) -> datetime | None:
+        """Since when code waits at the kernel's gate, for its data or for a place, and has not been told to give up."""
+        place_since = self.holding.place_wanted_at
+        return self.waiting_since or (None if place_since == self.place_refused else place_since)
+
+    def give_up_waiting(self) -> None:
+        """Code that waits was told to end; what comes after it waits anew."""
+        self.place_refused, self.waiting_since = self.holding.place_wanted_at, None
+        self.rested()
+
     def rest(self, outcome: Outcome, was: Phase, policy: Policy, now: datetime) -> None:
-        """After a move that did not succeed: when to try again. Restores sooner at first, since somebody waits."""
+        """After a move that did not succeed: when to try again. Restores sooner at first, since somebody waits.
+
+        One that found its room taken under the lock has not failed: the next look sees as much, and it waits in line.
+        """
+        if isinstance(outcome, Refused) and outcome.reason is Reason.NO_ROOM:
+            return
         self.failures += 1
         if was is Phase.RESTORING:
             self.out_of_memory += isinstance(outcome, Failed) and outcome.out_of_memory
@@ -106,6 +155,12 @@ class KernelMemory:
         """A move succeeded: former failures do not count any more."""
         self.failures = self.out_of_memory = 0
         self.retry_at = self.grown_until = None
+
+
+def _waits_since(holding: Holding, at: datetime) -> bool:
+    """Whether code that waited in the kernel then waits still; what began to wait later is another wait."""
+    begun = (holding.room_wanted_at if any(holding.room_wanted.values()) else None, holding.place_wanted_at)
+    return any(since is not None and since <= at for since in begun)
 
 
 def settle(memory: KernelMemory, now: datetime, at_once: bool) -> tuple[Event, Reason | None, str] | None:

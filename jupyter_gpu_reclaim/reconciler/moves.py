@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from jupyter_gpu_reclaim.core.alarms import Alarm
-from jupyter_gpu_reclaim.core.explain import human_bytes, human_span
+from jupyter_gpu_reclaim.core.explain import human_bytes
 from jupyter_gpu_reclaim.core.model import (
     Done,
     Event,
@@ -24,8 +24,10 @@ from jupyter_gpu_reclaim.core.model import (
 )
 from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.ports import Clock, KernelControl
-from jupyter_gpu_reclaim.reconciler.journal import Journal
+from jupyter_gpu_reclaim.reconciler import answers
+from jupyter_gpu_reclaim.reconciler.journal import RESTORE_PATIENCE_SECONDS, Journal
 from jupyter_gpu_reclaim.reconciler.memory import KernelMemory
+from jupyter_gpu_reclaim.reconciler.neighbours import Neighbours
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +41,20 @@ class Moves:
     """Intent, act, outcome: for each kernel one after the other, for several kernels at once."""
 
     def __init__(
-        self, kernels: KernelControl, journal: Journal, clock: Clock, done: Callable[[], None]
+        self,
+        kernels: KernelControl,
+        journal: Journal,
+        clock: Clock,
+        neighbours: Neighbours,
+        done: Callable[[], None],
     ) -> None:
         self._kernels = kernels
         self._journal = journal
         self._clock = clock
+        self._neighbours = neighbours
         self._done = done  # called after every outcome
         self._tasks: dict[asyncio.Task, str] = {}
+        self._admitting: set[str] = set()  # kernels whose code is being told to go ahead
         self._last_row_at: datetime | None = None
         self.simulated_gpus: frozenset[str] = frozenset()
         self.driver: str | None = None  # its version, as it was last seen
@@ -139,33 +148,42 @@ class Moves:
             self.note(memory, Event.RECLAIM_PROPOSED, reason=decision.reason, episode_id=None)
 
     def restore(self, memory: KernelMemory, reason: Reason, policy: Policy, actor: str = "") -> None:
-        """Begin to bring the kernel's bytes back. The log is told first, but cannot hold this up for long."""
+        """Begin to bring the kernel's bytes back. The log is told first, but cannot hold this up for long.
+
+        It is refused with NO_ROOM if under the lock of its GPUs the room turns out to be gone.
+        """
+        memory.restored_early = reason is Reason.PREFETCH
         row = self.happened(memory, Event.RESTORE_STARTED, reason=reason, actor=actor)
 
         async def act() -> Outcome:
-            await self._journal.record(row)
-            return await self._kernels.resume(memory.kernel_id)
+            written = self._journal.recording(row)
+            async with self._neighbours.claimed(memory.needed or memory.holding.footprint) as no_room:
+                await asyncio.wait([written], timeout=RESTORE_PATIENCE_SECONDS)
+                if no_room is not None:
+                    return Refused(Reason.NO_ROOM, no_room)
+                return await self._kernels.resume(memory.kernel_id)
 
         self._start(memory, self._move(memory, act, policy, _RESTORE_EVENTS), "restore")
 
+    def admit(self, memory: KernelMemory) -> None:
+        """Tell code that waits inside the kernel to go ahead; once, however long the word takes to get there."""
+        memory.admit(self._clock.now())
+        if memory.kernel_id not in self._admitting:
+            self._admitting.add(memory.kernel_id)
+            self._track(self._admit(memory), memory.kernel_id, "admit")
+
+    async def _admit(self, memory: KernelMemory) -> None:
+        try:
+            await answers.admit(memory, self._kernels, self._neighbours)
+        finally:
+            self._admitting.discard(memory.kernel_id)
+
     def end_wait(self, memory: KernelMemory, policy: Policy) -> None:
-        """End the cells that have waited for room for too long; their kernel's bytes stay in host memory."""
-        size, span = human_bytes(sum(memory.needed.values())), human_span(policy.restore_timeout)
-        message = (
-            f"The GPU had no room for this notebook's data ({size}) within {span}. Nothing is lost: the data is safe "
-            "in host memory. Free GPU memory, or wait until other notebooks are idle, and run the cell again."
-        )
-        self.note(memory, Event.WAIT_ENDED, reason=Reason.NO_ROOM, detail=message)
-        memory.waiting_since = None
-        memory.rested()
-
-        async def act() -> None:
-            try:
-                await self._kernels.end_wait(memory.kernel_id, message)
-            except Exception:
-                logger.exception("The waiting cells of kernel %s could not be ended", memory.kernel_id)
-
-        self._track(act(), memory.kernel_id, "end wait")
+        """End the cells that have waited for room or a place for too long; the kernel's data stays where it is."""
+        reason, message = answers.given_up(memory, policy)
+        self.note(memory, Event.WAIT_ENDED, reason=reason, detail=message)
+        memory.give_up_waiting()
+        self._track(answers.end_wait(memory.kernel_id, message, self._kernels), memory.kernel_id, "end wait")
 
     def forget(self, kernel_id: str) -> None:
         """The kernel is gone: nothing waits for its moves any more."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.alarms import Alarm
 from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
 from jupyter_gpu_reclaim.core.explain import explain
-from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot
+from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot, Warn
+from jupyter_gpu_reclaim.core.pace import Pace
+from jupyter_gpu_reclaim.core.waits import WaitDetail, waits
+from jupyter_gpu_reclaim.reconciler.history import History
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,12 @@ class Status:
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     explanations: Mapping[str, str] = field(default_factory=dict)
     due_at: Mapping[str, datetime | None] = field(default_factory=dict)  # see `reclaim_due_at`
+    waits: Mapping[str, WaitDetail] = field(default_factory=dict)  # by kernel id, first in line first
     short_since: Mapping[str, datetime] = field(default_factory=dict)  # GPUs short of headroom
+    pace: Pace = field(default_factory=Pace)  # of recent moves
+    residence: Mapping[str, timedelta] = field(
+        default_factory=dict
+    )  # GPUs where whoever came back stays so long
     alarms: tuple[Alarm, ...] = ()  # that stand; each is also among the problems
     problems: tuple[str, ...] = ()  # what does not work at the moment, as sentences
 
@@ -33,22 +41,40 @@ def status_of(
     policy: Policy,
     snapshot: Snapshot,
     decisions: Mapping[str, Decision],
-    short_since: Mapping[str, datetime],
+    history: History,
     problems: tuple[str, ...],
     alarms: tuple[Alarm, ...],
 ) -> Status:
-    """The status after a round of decisions, with a sentence for each."""
+    """The status after a round of decisions, with a sentence for each. Whom it warns counts as warned in it."""
+    snapshot = _with_warnings(snapshot, decisions)
     holdings = {holding.kernel_id: holding for holding in snapshot.holdings}
     return Status(
         policy=policy,
         snapshot=snapshot,
         decisions=decisions,
         explanations={
-            name: explain(decision, holdings[name], policy, snapshot.taken_at)
+            name: explain(decision, holdings[name], policy, snapshot.taken_at, history.residence)
             for name, decision in decisions.items()
         },
-        due_at={name: reclaim_due_at(holding, policy) for name, holding in holdings.items()},
-        short_since=dict(short_since),
+        due_at={
+            name: reclaim_due_at(holding, policy, history.residence) for name, holding in holdings.items()
+        },
+        waits=waits(snapshot, decisions, history.pace),
+        short_since=dict(history.short_since),
+        pace=history.pace,
+        residence=dict(history.residence),
         problems=problems,
         alarms=alarms,
+    )
+
+
+def _with_warnings(snapshot: Snapshot, decisions: Mapping[str, Decision]) -> Snapshot:
+    if not any(isinstance(decision, Warn) for decision in decisions.values()):
+        return snapshot
+    return replace(
+        snapshot,
+        holdings=tuple(
+            replace(h, warned_at=snapshot.taken_at) if isinstance(decisions[h.kernel_id], Warn) else h
+            for h in snapshot.holdings
+        ),
     )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import Enum
 
 from jupyter_gpu_reclaim.core.model import Decision, Holding, Keep, Policy, Reason, Reclaim, Restore, Wait
 
@@ -22,19 +23,29 @@ class InvalidPin(ValueError):
     """A pin that ends in the past, or later than the policy allows; the message says which."""
 
 
+class Act(Enum):
+    """What may be wished for."""
+
+    RECLAIM = "reclaim"
+    RESTORE = "restore"
+    PREFETCH = "prefetch"  # a restore, if it costs nobody anything
+
+
 @dataclass(slots=True)
 class Wish:
     """One kernel's wish. A newer one takes its place, and its answer goes to all who asked."""
 
-    act: type[Reclaim] | type[Restore]
+    act: Act
     at: datetime
     actor: str
     asking: list[asyncio.Future] = field(default_factory=list)
 
     def overlaid(self, holding: Holding) -> Holding:
         """The holding with this wish in it. Code that already waits for a restore has asked first."""
-        if self.act is Reclaim:
+        if self.act is Act.RECLAIM:
             return replace(holding, reclaim_wanted_at=self.at)
+        if self.act is Act.PREFETCH:
+            return replace(holding, prefetch_wanted_at=self.at)
         earlier = holding.restore_wanted_at
         return replace(holding, restore_wanted_at=self.at if earlier is None else min(self.at, earlier))
 
@@ -54,7 +65,9 @@ class Wish:
 
     def lives_on(self, decision: Decision) -> bool:
         """Whether the wish stays for later ticks: only in its turn, or while its restore waits or is tried."""
-        if self.act is Reclaim:
+        if self.act is Act.PREFETCH:
+            return False  # whoever comes back asks again, or a cell does
+        if self.act is Act.RECLAIM:
             return decision == Keep(decision.kernel_id, Reason.TURN)
         return isinstance(decision, Wait | Restore) or decision == Keep(decision.kernel_id, Reason.IN_FLIGHT)
 
@@ -65,13 +78,12 @@ class Wishes:
     def __init__(self) -> None:
         self._by_kernel: dict[str, Wish] = {}
 
-    def add(
-        self, kernel_id: str, act: type[Reclaim] | type[Restore], at: datetime, actor: str
-    ) -> asyncio.Future:
+    def add(self, kernel_id: str, act: Act, at: datetime, actor: str) -> asyncio.Future:
         """A wish; the future gets the decision of the tick that considers it."""
         future = asyncio.get_running_loop().create_future()
         before = self._by_kernel.get(kernel_id)
-        if before is not None and before.act is act:
+        weaker = act is Act.PREFETCH and before is not None and before.act is Act.RESTORE
+        if before is not None and (before.act is act or weaker):
             before.asking.append(future)
         else:
             self._by_kernel[kernel_id] = Wish(act, at, actor, [*(before.asking if before else ()), future])

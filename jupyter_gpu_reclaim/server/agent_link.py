@@ -6,11 +6,11 @@ import asyncio
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jupyter_gpu_reclaim.agent import protocol
-from jupyter_gpu_reclaim.server.agent_status import AgentStatus, count, parse_status
+from jupyter_gpu_reclaim.server.agent_status import AgentStatus, count, counts, parse_status
 
 MAX_UNSENT_BYTES = 1 << 20  # a peer that reads nothing for so long is no agent any more
 
@@ -63,6 +63,10 @@ class AgentLink:
                 return self._take_status(self._waiting(max(1, count(message.get("cells", 1)))))
             case "restore_unwanted":
                 return self._take_status(self._waiting(0))
+            case "room_wanted":
+                return self._take_status(self._room_wanted(counts(message.get("gpus"))))
+            case "place_wanted":
+                return self._take_status(self._place_wanted(count(message.get("cells", 1))))
             case "ping" if not self._writer.is_closing():
                 self.tell("pong")
             case "progress":
@@ -76,6 +80,14 @@ class AgentLink:
     def _waiting(self, number: int) -> AgentStatus:
         return replace(self.status, waiting=number)
 
+    def _room_wanted(self, gpus: Mapping[str, int]) -> AgentStatus:
+        since = (self.status.room_wanted_at or datetime.now(UTC)) if gpus else None
+        return replace(self.status, room_wanted=gpus, room_wanted_at=since)
+
+    def _place_wanted(self, cells: int) -> AgentStatus:
+        since = (self.status.place_wanted_at or datetime.now(UTC)) if cells else None
+        return replace(self.status, place_wanted_at=since)
+
     def _take_status(self, new: AgentStatus) -> bool:
         old, self.status = self.status, new
         first, self.reported = not self.reported, True
@@ -83,8 +95,9 @@ class AgentLink:
             self.progress = None
         return (
             first
-            or (new.phase, new.waiting) != (old.phase, old.waiting)
+            or (new.phase, new.waiting, new.room_wanted) != (old.phase, old.waiting, old.room_wanted)
             or (new.running_since is None) != (old.running_since is None)
+            or (new.place_wanted_at is None) != (old.place_wanted_at is None)
         )
 
     def close(self) -> None:

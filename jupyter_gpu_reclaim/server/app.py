@@ -19,6 +19,7 @@ import jupyter_gpu_reclaim
 from jupyter_gpu_reclaim import agent
 from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
+from jupyter_gpu_reclaim.node import NodeBoard
 from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.place import default_db_url
 from jupyter_gpu_reclaim.reclaim_log.retention import Retention
@@ -101,7 +102,13 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         observer = ServerObserver(serverapp.kernel_manager, labels, links, injection, Nvml(), owner_name())
         started.push_async_callback(observer.close)
         reconciler = Reconciler(
-            observer, kernels, self.reclaim_log, SystemClock(), policy, tick_seconds=self.tick_seconds
+            observer,
+            kernels,
+            self.reclaim_log,
+            SystemClock(),
+            policy,
+            tick_seconds=self.tick_seconds,
+            board=NodeBoard(Path(self.node_dir) if self.node_dir else None),
         )
         events = Events(serverapp.event_logger, links, kernels, injection, self.log)
         started.push_async_callback(links.stop)
@@ -142,6 +149,8 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             "host_reserve_bytes": self.host_reserve_bytes,
             "verify_episodes": self.verify_episodes,
             "harmless_modules": list(self.harmless_modules),
+            "places": self.max_running_per_gpu > 0,
+            "room_wait_seconds": self.room_wait_seconds if self.mode == "on" else 0.0,
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from http import HTTPStatus
@@ -21,15 +21,13 @@ from jupyter_gpu_reclaim.reconciler import (
     InvalidPin,
     NotObserved,
     Reconciler,
-    Status,
     UnknownAlarm,
     UnknownKernel,
 )
-from jupyter_gpu_reclaim.server.agent_status import AgentStatus
+from jupyter_gpu_reclaim.server.status_json import status_body
 
 STATUS, KERNELS, LOG = "gpu_reclaim:status", "gpu_reclaim:kernels", "gpu_reclaim:log"
 ALARMS = "gpu_reclaim:alarms"  # a resource of its own, so that an authorizer can keep it for administrators
-SILENT = AgentStatus()
 
 
 class Problem(tornado.web.HTTPError):
@@ -139,6 +137,19 @@ class RestoreHandler(Handler):
         self.decided(decision, isinstance(decision, Restore | Wait) or under_way)
 
 
+class PrefetchHandler(Handler):
+    """A wish to have a kernel back on the GPU early, if that costs nobody anything: its user is coming back to it."""
+
+    @tornado.web.authenticated
+    @authorized("write", KERNELS)
+    @with_problems
+    async def post(self, kernel_id: str) -> None:
+        """POST kernels/{id}/prefetch."""
+        decision = await self.reconciler.wish_prefetch(kernel_id, self.actor)
+        under_way = decision == Keep(kernel_id, Reason.IN_FLIGHT)
+        self.decided(decision, isinstance(decision, Restore | Wait) or under_way)
+
+
 class PinHandler(Handler):
     """A kernel's pin: until then it is not reclaimed."""
 
@@ -174,34 +185,6 @@ class AlarmHandler(Handler):
         self.finish()
 
 
-def status_body(status: Status, agents: Mapping[str, AgentStatus]) -> dict[str, Any]:
-    """The reply of GET status: the snapshot, with each kernel's decision and its agent's word beside what was seen."""
-    snapshot = status.snapshot
-    seen = {"taken_at": None, "gpus": None, "host_available_bytes": None, "outside_pressure": {}}
-    if snapshot is not None:
-        seen = {name: to_json(getattr(snapshot, name)) for name in seen}
-    holdings = () if snapshot is None else snapshot.holdings
-    return {
-        **seen,
-        "problems": to_json(status.problems),
-        "alarms": to_json(status.alarms),
-        "short_since": to_json(status.short_since),
-        "policy": to_json(status.policy),
-        "kernels": [
-            {
-                **to_json(holding),
-                "footprint_bytes": holding.footprint_bytes,
-                "gpus": agents.get(holding.kernel_id, SILENT).allocator(),
-                "notes": list(agents.get(holding.kernel_id, SILENT).notes),
-                "decision": to_json(status.decisions[holding.kernel_id]),
-                "explanation": status.explanations[holding.kernel_id],
-                "due_at": to_json(status.due_at[holding.kernel_id]),
-            }
-            for holding in holdings
-        ],
-    }
-
-
 def span_in(body: Any) -> timedelta:
     """The span in a body {"seconds": number}. Raises `WireError`."""
     seconds = body.get("seconds") if isinstance(body, dict) else None
@@ -225,6 +208,7 @@ ROUTES = [
     (r"/gpu-reclaim/api/status", StatusHandler),
     (KERNEL + "/reclaim", ReclaimHandler),
     (KERNEL + "/restore", RestoreHandler),
+    (KERNEL + "/prefetch", PrefetchHandler),
     (KERNEL + "/pin", PinHandler),
     (r"/gpu-reclaim/api/alarms/(?P<alarm_id>[\w-]+)", AlarmHandler),
 ]

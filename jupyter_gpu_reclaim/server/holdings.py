@@ -24,6 +24,7 @@ class KernelFacts:
     owner: str
     language: str
     pid: int | None
+    kernel_name: str = ""
     is_here: bool = True
 
 
@@ -61,6 +62,7 @@ def unmanaged_holding(kernel: KernelFacts, seen: Seen, why: str) -> Holding:
         label=kernel.label,
         owner=kernel.owner,
         language=kernel.language,
+        kernel_name=kernel.kernel_name,
         pid=kernel.pid,
         gpu_busy=seen.busy,
         footprint=seen.footprint,
@@ -83,6 +85,7 @@ def managed_holding(
         label=kernel.label,
         owner=kernel.owner,
         language=kernel.language,
+        kernel_name=kernel.kernel_name,
         pid=pid,
         managed=True,
         running_since=status.running_since,

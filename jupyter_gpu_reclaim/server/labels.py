@@ -10,22 +10,28 @@ from typing import Any
 from jupyter_core.utils import ensure_async
 
 FRESH_FOR = timedelta(seconds=30)  # notebooks are renamed now and then
+ASKED_AGAIN_AFTER = timedelta(
+    seconds=5
+)  # about kernels without a notebook: it may be opened after its kernel
 
 
 class NotebookLabels:
-    """The path of each kernel's notebook, looked up when a kernel is new and every half minute."""
+    """The path of each kernel's notebook, looked up when a kernel is new, and again now and then."""
 
     def __init__(self, session_manager: Any, log: LoggerAdapter) -> None:
         self._session_manager = session_manager
         self._log = log
         self._paths: dict[str, str] = {}
         self._read_at: datetime | None = None
+        self._asked: set[str] = set()  # the kernels at the last reading
 
     async def paths(self, kernel_ids: Collection[str], now: datetime) -> dict[str, str]:
         """Notebook path by kernel id; kernels without a notebook are left out."""
-        fresh = self._read_at is not None and now - self._read_at < FRESH_FOR
-        if not (fresh and self._paths.keys() >= set(kernel_ids)):
-            self._paths, self._read_at = await self._read(), now
+        names = set(kernel_ids)
+        wait = FRESH_FOR if self._paths.keys() >= names else ASKED_AGAIN_AFTER
+        if self._read_at is None or now - self._read_at >= wait or not self._asked >= names:
+            self._asked, self._read_at = names, now
+            self._paths = await self._read()
         return self._paths
 
     async def _read(self) -> dict[str, str]:

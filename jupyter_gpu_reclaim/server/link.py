@@ -48,7 +48,7 @@ class AgentLinks:
 
     `on_change` is called with a kernel id, on the event loop, when a kernel starts or ends, when its agent comes or
     goes, and when that says something that changes what the server would do. `welcome` is sent to each agent:
-    sample_seconds, orphan_seconds, host_buffer_seconds, host_reserve_bytes, harmless_modules.
+    what `agent.protocol` says of it, but for the version.
     """
 
     def __init__(

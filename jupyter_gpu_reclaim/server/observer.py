@@ -11,7 +11,7 @@ from typing import Any
 from jupyter_server.gateway.managers import GatewayKernelManager
 
 from jupyter_gpu_reclaim.agent.host_limits import available_host_bytes
-from jupyter_gpu_reclaim.core.model import Holding, Snapshot
+from jupyter_gpu_reclaim.core.model import Gpu, Holding, Snapshot
 from jupyter_gpu_reclaim.gpu.nvml import Nvml, Reading
 from jupyter_gpu_reclaim.server.holdings import (
     GpuProcess,
@@ -89,6 +89,12 @@ class ServerObserver:
             holdings=tuple(self._holding(kernel, seen[kernel.kernel_id], now) for kernel in kernels),
         )
 
+    async def gpus(self) -> tuple[Gpu, ...] | None:
+        """See `ports.Observer`."""
+        if self._hardware.is_busy:
+            await self._read_hardware()  # it may have begun before we were called
+        return (await self._read_hardware()).reading.gpus
+
     async def close(self) -> None:
         """Let the driver go; one that hangs is left behind."""
         if not self._hardware.is_busy:
@@ -115,6 +121,7 @@ class ServerObserver:
         return KernelFacts(
             kernel_id=kernel_id,
             label=paths.get(kernel_id) or kernel.kernel_name,
+            kernel_name=kernel.kernel_name,
             owner=self._owner,
             language=getattr(getattr(provisioner, "kernel_spec", None), "language", None) or "unknown",
             pid=getattr(provisioner, "pid", None),

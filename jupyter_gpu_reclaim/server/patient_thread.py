@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+KEPT_SECONDS = 10.0  # two ticks at the default pace
 
 
 class StillBusy(Exception):
@@ -21,7 +23,10 @@ class StillBusy(Exception):
 
 
 class PatientThread(Generic[T]):
-    """Runs `call` in a thread, one at a time. However long it hangs there is one thread, and it holds up no exit."""
+    """Runs `call` in a thread, one at a time. However long it hangs there is one thread, and it holds up no exit.
+
+    The thread is kept for the next call: starting one holds the event loop until the system has let it run.
+    """
 
     def __init__(self, call: Callable[[], T], limit: timedelta, name: str) -> None:
         self._call = call
@@ -30,6 +35,9 @@ class PatientThread(Generic[T]):
         self._running: asyncio.Future[T] | None = None
         self._overdue = False
         self._started_at = 0.0
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._changing = threading.Lock()
+        self._has_thread = False
 
     @property
     def is_busy(self) -> bool:
@@ -61,7 +69,7 @@ class PatientThread(Generic[T]):
             else:
                 future.set_exception(error)
 
-        def run() -> None:
+        def job() -> None:
             value, error = None, None
             try:
                 value = self._call()
@@ -72,5 +80,28 @@ class PatientThread(Generic[T]):
             except RuntimeError:
                 pass  # the loop has ended meanwhile: nobody waits any more
 
-        threading.Thread(target=run, name=self._name, daemon=True).start()
+        with self._changing:
+            if self._has_thread:
+                self._jobs.put(job)
+            else:
+                self._has_thread = True
+                threading.Thread(target=self._work, args=(job,), name=self._name, daemon=True).start()
         return future
+
+    def _work(self, job: Callable[[], None] | None) -> None:
+        while job is not None:
+            job()
+            job = None
+            job = self._next()
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next call, or None where the thread is to end."""
+        try:
+            return self._jobs.get(timeout=KEPT_SECONDS)
+        except queue.Empty:
+            with self._changing:
+                try:
+                    return self._jobs.get_nowait()  # it came at the last moment
+                except queue.Empty:
+                    self._has_thread = False
+                    return None

@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import secrets
 import time
 import weakref
 from collections.abc import Iterable, Iterator
@@ -42,12 +43,13 @@ class Board:
         context_bytes: int = 128 * MiB,
         reserved_bytes: int = 0,
         poison: bool = False,
+        series: int | None = None,
     ) -> Board:
         """A new board at `path`, in place of whatever file was there.
 
         `gpus` are (name, total bytes), at most 8; every name is made to begin with "Simulated". `context_bytes` is what
         each process pays on each device it touches, `reserved_bytes` what the driver keeps of each device; `poison` is
-        the method of that name.
+        the method of that name. `series` (32 bits) is part of the GPUs' UUIDs; by default no two boards have the same.
         """
         gpus = list(gpus)
         if not 1 <= len(gpus) <= layout.DEVICES:
@@ -60,10 +62,11 @@ class Board:
         )
         shared.modes = layout.POISON if poison else 0
         shared.cuda_version, shared.driver, shared.context_bytes = 13000, b"580.65-simulated", context_bytes
+        series = secrets.randbits(32) if series is None else series
         for index, (name, total) in enumerate(gpus):
             device = shared.device[index]
             device.name = (name if name.startswith("Simulated") else f"Simulated {name}").encode()[:63]
-            device.uuid = b"GPU-5150c0de-0000-4000-8000-%012x" % (index + 1)
+            device.uuid = b"GPU-5150c0de-0000-4000-8000-%08x%04x" % (series, index + 1)
             device.bus_id = b"00000000:%02X:00.0" % (index + 1)
             device.total_bytes, device.reserved_bytes = total, reserved_bytes
             device.utilization = layout.MEASURED

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent / "csrc"
+# What an allocator that has run out says to the agent, in the agent's words; a header for every allocator.
+ASK_FOR_ROOM = SOURCES.parents[1] / "agent" / "native" / "ask_for_room.h"
 NVML_NAME, TORCH_DEVICE_NAME = "libnvidia-ml.so.1", "libsimgpu.so"
 
 
@@ -57,7 +59,7 @@ def torch_device_library(report: Report = _to_stderr) -> Path:
     torch = Path(next(iter(spec.submodule_search_locations)))
     version = importlib.metadata.version("torch")
     flags = ["-std=c++20", "-O1", "-fPIC", "-shared", "-w", f"-D_GLIBCXX_USE_CXX11_ABI={_cxx11_abi()}"]
-    includes = [f"-I{torch}/include", f"-I{torch}/include/torch/csrc/api/include"]
+    includes = [f"-I{ASK_FOR_ROOM.parent}", f"-I{torch}/include", f"-I{torch}/include/torch/csrc/api/include"]
     libraries = [f"-L{torch}/lib", "-ltorch", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch}/lib"]
     arguments = [*flags, str(SOURCES / "torch_device.cpp"), *includes, *libraries]
     return _built(f"torch-{version}", TORCH_DEVICE_NAME, arguments, report, "10 to 30 seconds, once")
@@ -77,7 +79,7 @@ def cache_folder() -> Path:
 
 def _source_hash(arguments: list[str]) -> str:
     digest = hashlib.sha256("\0".join(arguments).encode())
-    for path in sorted(SOURCES.iterdir()):
+    for path in sorted([*SOURCES.iterdir(), ASK_FOR_ROOM]):
         if path.suffix in (".h", ".hpp", ".cpp", ".c"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -9,6 +9,8 @@ import ctypes
 import os
 import sys
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -213,37 +215,37 @@ def memory_snapshot(mempool_id: Any = None) -> list[dict[str, Any]]:
         if count <= room:
             break
         room = count + 64
-    segments: dict[int, dict[str, Any]] = {}
-    numbers = iter(rows[: count * 8])
-    for index, small, segment_at, segment_bytes, at, size, requested, live in zip(
-        *[numbers] * 8, strict=True
-    ):
-        segment = segments.get(segment_at)
-        if segment is None:
-            segment = segments[segment_at] = _empty_segment(index, small, segment_at, segment_bytes)
-        state = "active_allocated" if live else "inactive"
-        segment["blocks"].append(
-            {"address": at, "size": size, "requested_size": requested, "state": state, "frames": []}
-        )
-        if live:
-            segment["allocated_size"] += size
-            segment["active_size"] += size
-            segment["requested_size"] += requested
-    return list(segments.values())
+    numbers = memoryview(rows).cast("B").cast("q")[: count * 8].tolist()
+    columns = [numbers[column::8] for column in range(8)]
+    *of_segment, addresses, sizes, requests, lives = columns
+    blocks = [
+        {"address": at, "size": size, "requested_size": requested, "state": _STATES[live], "frames": []}
+        for at, size, requested, live in zip(addresses, sizes, requests, lives, strict=True)
+    ]
+    return [
+        _segment(key, [block for _, block in of_one])
+        for key, of_one in groupby(zip(zip(*of_segment, strict=True), blocks, strict=True), itemgetter(0))
+    ]
 
 
-def _empty_segment(index: int, small: int, address: int, size: int) -> dict[str, Any]:
+_STATES = ("inactive", "active_allocated")
+
+
+def _segment(key: tuple[int, int, int, int], blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    index, small, address, size = key
+    live = [block for block in blocks if block["state"] == "active_allocated"]
+    allocated = sum(block["size"] for block in live)
     return {
         "device": index,
         "address": address,
         "total_size": size,
-        "allocated_size": 0,
-        "active_size": 0,
-        "requested_size": 0,
+        "allocated_size": allocated,
+        "active_size": allocated,
+        "requested_size": sum(block["requested_size"] for block in live),
         "stream": 0,
         "segment_type": "small" if small else "large",
         "segment_pool_id": (0, 0),
         "is_expandable": False,
         "frames": [],
-        "blocks": [],
+        "blocks": blocks,
     }

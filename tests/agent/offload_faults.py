@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from offload_training import DEVICE, Training, same
 
+from jupyter_gpu_reclaim.agent.torch_offload import batches
 from jupyter_gpu_reclaim.agent.torch_offload.exchange import ByResize, BySwap
 
 FAILED = 999  # the scripted fault's code
+
+
+@contextmanager
+def small_batches(nbytes: int = 2048) -> Iterator[None]:
+    """A little data in as many copies as a thousand times as much: enough of them to fail in the middle."""
+    ordinary, batches.BATCH_BYTES = batches.BATCH_BYTES, nbytes
+    try:
+        yield
+    finally:
+        batches.BATCH_BYTES = ordinary
 
 
 def _trained() -> tuple[Training, torch.Tensor]:
@@ -92,7 +105,8 @@ def cancelled_at_once(bench: Any) -> dict[str, Any]:
 
 def copy_fails(bench: Any) -> dict[str, Any]:
     """A copy to the host fails in the middle."""
-    return _failed_offload(bench, lambda: bench.board.set_fault("copy", FAILED, skip=40))
+    with small_batches():
+        return _failed_offload(bench, lambda: bench.board.set_fault("copy", FAILED, skip=40))
 
 
 def device_is_broken(bench: Any) -> dict[str, Any]:
@@ -114,7 +128,8 @@ def progress_fails(bench: Any) -> dict[str, Any]:
     def slow() -> None:
         bench.board.set_fault("copy", 0, delay=0.3, skip=20, count=1)
 
-    return _failed_offload(bench, slow, progress=progress)
+    with small_batches():
+        return _failed_offload(bench, slow, progress=progress)
 
 
 def allocated_meanwhile(bench: Any) -> dict[str, Any]:
@@ -194,7 +209,7 @@ def resize_itself_runs_out(bench: Any) -> dict[str, Any]:
     with _by_resize(bench):
         subject = _Subject(bench)
         bench.offload()
-        parts = len(bench.mechanism._engine.moved.parts)
+        parts = len(bench.mechanism._engine.moved.parts.storages)
         bench.board.set_fault("alloc", FAILED, skip=parts + 30)
         error, reserved = _raised(bench.onload), bench.reserved()
         bench.board.clear_faults()
@@ -219,7 +234,8 @@ class _by_resize:
 
 def copy_back_fails(bench: Any) -> dict[str, Any]:
     """A copy to the device fails in the middle, both times it is tried."""
-    return _failed_onload(bench, lambda: bench.board.set_fault("copy", FAILED, skip=30))
+    with small_batches():
+        return _failed_onload(bench, lambda: bench.board.set_fault("copy", FAILED, skip=30))
 
 
 def copy_back_fails_by_resize(bench: Any) -> dict[str, Any]:
@@ -230,13 +246,11 @@ def copy_back_fails_by_resize(bench: Any) -> dict[str, Any]:
 
 def swap_fails(bench: Any) -> dict[str, Any]:
     """An exchange that fails at its last storage is undone."""
-    from jupyter_gpu_reclaim.agent.torch_offload.account import Part
-
     tensors = [torch.full((100,), float(i), device=DEVICE) for i in range(5)]
     addresses = [t.data_ptr() for t in tensors]
     others: list[Any] = [torch.UntypedStorage(0, device=DEVICE) for _ in range(4)]
-    parts = [Part(t.untyped_storage(), 0, 400) for t in tensors]
-    error = _raised(BySwap._swap, parts, [*others, "no storage"])
+    storages = [t.untyped_storage() for t in tensors]
+    error = _raised(BySwap._swap, storages, [*others, "no storage"])
     return {
         "error": type(error).__name__,
         "addresses_kept": [t.data_ptr() for t in tensors] == addresses,

@@ -29,13 +29,14 @@ def two_gpus(bench: Any) -> dict[str, Any]:
 
 def private_pool(bench: Any) -> dict[str, Any]:
     """The judgement of blocks: one in a private pool, one with an owner that moves, one nobody owns."""
-    from jupyter_gpu_reclaim.agent.torch_offload.accelerator import Blocks, place
+    from jupyter_gpu_reclaim.agent.torch_offload.accelerator import Blocks
     from jupyter_gpu_reclaim.agent.torch_offload.account import _by_address, _placed
     from jupyter_gpu_reclaim.agent.torch_offload.find import no_user_code, walk
+    from jupyter_gpu_reclaim.agent.torch_offload.places import place
 
     pooled, plain = Place(bench).values(1), Place(bench).values(2)
     with no_user_code():
-        placed = _placed(walk([pooled, plain], DEVICE))
+        placed = _placed(walk([pooled, plain], DEVICE), bench.mechanism._accelerator)
         sizes = {pooled.data_ptr(): 12288, plain.data_ptr(): 12288, place(1, 4096): 512}
         reasons: dict[int, str] = {}
         unmovable, unexplained, staying = _by_address(placed, reasons, Blocks(sizes, {pooled.data_ptr()}))

@@ -17,6 +17,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from offload_process import Bench
 
 from jupyter_gpu_reclaim.agent import torch_offload
+from jupyter_gpu_reclaim.agent.torch_offload import batches
 from jupyter_gpu_reclaim.sim.environment import BOARD_VARIABLE
 
 FAILED = 999  # the scripted fault's code
@@ -186,6 +187,7 @@ def run(count: int, number: int) -> dict[str, int]:
     """So many histories, from a seed; what happened in them. Raises with the shortest history that fails."""
     torch.set_num_threads(1)
     _bench[:] = [Bench(os.environ[BOARD_VARIABLE])]
+    batches.BATCH_BYTES = 16384  # so little data in many copies, too; only `Layout` reads it anew
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what torch imports late
     gc.collect()
     gc.freeze()  # what was imported need not be looked through each time: what the histories make is still found

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from holders import DEVICE, Place, portrait
-from offload_faults import _raised, _Subject
+from offload_faults import _raised, _Subject, small_batches
 
 from jupyter_gpu_reclaim.agent.torch_offload import OffloadFailed, OnloadFailed
 from jupyter_gpu_reclaim.sim.board import FLIP_BIT
@@ -16,6 +16,7 @@ def _flip(bench: Any, skip: int) -> None:
     bench.board.set_fault("copy", FLIP_BIT, skip=skip, count=1)
 
 
+@small_batches()
 def flipped_on_the_way_out(bench: Any) -> dict[str, Any]:
     """One bit in one of the copies of an offload; each copy in turn, until there are no more copies to flip."""
     subject, alarms, skip = _Subject(bench), [], 0
@@ -36,6 +37,7 @@ def flipped_on_the_way_out(bench: Any) -> dict[str, Any]:
     }
 
 
+@small_batches()
 def flipped_on_the_way_back(bench: Any) -> dict[str, Any]:
     """One bit in one of the copies of an onload; each in turn. The bytes on the host stay, and come back right."""
     subject, alarms, skip = _Subject(bench), [], 0

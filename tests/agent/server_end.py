@@ -29,6 +29,8 @@ class ServerEnd:
             "host_reserve_bytes": 0,
             "verify_episodes": None,
             "harmless_modules": [],
+            "room_wait_seconds": 30.0,
+            "places": False,
         }
         self.rejects = False
         self.is_alive = True  # False: it reads and says nothing, as a server whose event loop hangs

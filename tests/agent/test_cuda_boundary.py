@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from jupyter_gpu_reclaim.agent.torch_offload import cuda
-from jupyter_gpu_reclaim.agent.torch_offload.accelerator import Accelerator, place
+from jupyter_gpu_reclaim.agent.torch_offload.accelerator import Accelerator
+from jupyter_gpu_reclaim.agent.torch_offload.places import place
 
 MIB = 1 << 20
 

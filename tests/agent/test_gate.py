@@ -64,6 +64,13 @@ def until(condition: Callable[[], bool], changes: queue.SimpleQueue[None]) -> No
         changes.get(timeout=DEADLINE)
 
 
+def admit_all(gate: Gate, changes: queue.SimpleQueue[None], stop: threading.Event) -> None:
+    """Hand out the running place whenever somebody waits for it."""
+    while not stop.is_set():
+        changes.get()
+        gate.admit()
+
+
 def test_user_code_inside_keeps_it_open(gate: Gate) -> None:
     """A gate with user code inside does not close, and closes once that has left."""
     passage = Passage("execute")
@@ -146,17 +153,25 @@ def test_an_interrupted_wait_leaves_nothing_behind(gate: Gate, changes: queue.Si
     assert (gate.inside, gate.waiting, gate.phase) == (set(), {}, RECLAIMING)
 
 
-def test_a_storm_of_interrupts_leaks_nothing(gate: Gate) -> None:
+@pytest.mark.parametrize("places", [False, True])
+def test_a_storm_of_interrupts_leaks_nothing(
+    gate: Gate, changes: queue.SimpleQueue[None], places: bool
+) -> None:
     """Signals every 50 µs, at any bytecode of passing, never leave a passage counted as inside or waiting."""
+    stop = threading.Event()
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    if places:
+        gate.place_needed = lambda: True
+        threading.Thread(target=admit_all, args=(gate, changes, stop), daemon=True).start()
+    interval = 2e-3 if places else 50e-6  # a passage that waits takes its time
     passed, interrupted = 0, 0
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         end = time.monotonic() + 1.0
-        signal.setitimer(signal.ITIMER_REAL, 50e-6, 50e-6)
+        signal.setitimer(signal.ITIMER_REAL, interval, interval)
         while time.monotonic() < end:
             try:
                 passage = Passage("execute", counts_as_activity=True)
@@ -178,6 +193,8 @@ def test_a_storm_of_interrupts_leaks_nothing(gate: Gate) -> None:
                 break
             except KeyboardInterrupt:
                 continue
+    stop.set()
+    changes.put(None)
     assert passed > 0
     assert interrupted > 0
     assert (gate.inside, gate.waiting) == (set(), {})
@@ -248,3 +265,52 @@ def test_collection_that_was_off_stays_off(gate: Gate) -> None:
     passage = Passage("execute")
     gate.enter(passage)
     assert not gc.isenabled()
+
+
+def test_a_place_is_kept_while_anybody_is_inside(gate: Gate, changes: queue.SimpleQueue[None]) -> None:
+    """Who comes while the kernel has its place goes in unasked; it ends when the last has left, not before."""
+    gate.place_needed = lambda: True
+    first = Waiter(gate)
+    until(lambda: bool(gate.waiting_for_place()), changes)
+    assert gate.lacks_place()
+    gate.admit()
+    assert first.result() is None
+    second = Passage("comm_msg")
+    gate.inside.add(first.passage)  # still at work
+    gate.enter(second)
+    gate.inside.discard(first.passage)
+    gate.left(first.passage)
+    assert gate.has_place
+    gate.inside.discard(second)
+    gate.left(second)
+    assert not gate.has_place
+
+
+def test_places_are_neither_lost_nor_kept(gate: Gate, changes: queue.SimpleQueue[None]) -> None:
+    """Four threads pass as fast as they can while a fifth admits: nobody is left waiting, no place is left over."""
+    gate.place_needed = lambda: True
+    counts = [0, 0, 0, 0]
+    stop = threading.Event()
+
+    def user(number: int) -> None:
+        while counts[number] < 300:
+            passage = Passage("execute")
+            try:
+                gate.enter(passage)
+                counts[number] += 1
+            finally:
+                gate.inside.discard(passage)
+                gate.left(passage)
+
+    arbiter = threading.Thread(target=admit_all, args=(gate, changes, stop), daemon=True)
+    arbiter.start()
+    users = [threading.Thread(target=user, args=(number,), daemon=True) for number in range(4)]
+    for thread in users:
+        thread.start()
+    for thread in users:
+        thread.join(DEADLINE)
+        assert not thread.is_alive(), f"a passage was left waiting: {counts}"
+    stop.set()
+    changes.put(None)
+    arbiter.join(DEADLINE)
+    assert (gate.has_place, gate.inside, gate.waiting) == (False, set(), {})

@@ -35,7 +35,10 @@ class Agent:
         link = SimpleNamespace(
             up=True, down_seconds=lambda: 0.0, send=lambda told: not self.heard.append(told)
         )
-        self.reporter = Reporter(self.gate, moves, watch, link, Notes(), self.wakeups, lambda seconds: None)
+        room = SimpleNamespace(wanted=lambda: ({}, None))
+        self.reporter = Reporter(
+            self.gate, moves, room, watch, link, Notes(), self.wakeups, lambda seconds: None
+        )
         self.reporter.begin(BEAT, 5.0)
         self.wakeups.get_nowait()
 

@@ -68,3 +68,21 @@ def test_the_file_has_the_promised_shape(monkeypatch: pytest.MonkeyPatch, tmp_pa
     }
     assert expected.items() <= content["figures"][0].items()
     assert content["machine"]["cores"] >= 1
+
+
+def test_the_table_for_the_documentation_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each figure is a row with median, extremes and target; what falls short or was not measured says so there."""
+    figures = [
+        Figure.of("g", "good", "ms", [1, 2, 3], target=2),
+        Figure.of("g", "short", "×", [0.51234], at_least=0.9),
+        Figure.unmeasured("g", "absent", "×", "no such program", at_most=1),
+    ]
+    monkeypatch.setattr(bench, "groups", lambda device: {"g": lambda: iter(figures)})
+    assert bench.run(lambda text: None, None, markdown_path=tmp_path / "table.md") == 0
+    assert (tmp_path / "table.md").read_text().splitlines()[2:] == [
+        "| g | good | 2 ms | 1 – 3 | ≤ 2 |",
+        "| g | short | 0.512 × | 0.512 – 0.512 | ≥ 0.9: **falls short** |",
+        "| g | absent | not measured | – | no such program |",
+    ]

@@ -9,9 +9,24 @@ from datetime import datetime
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import GIB, MINUTE, NOW, away, gpu, histories, idle_kernel, policies, snapshots, world
+from worlds import (
+    GIB,
+    MINUTE,
+    NOW,
+    away,
+    counts,
+    gpu,
+    histories,
+    idle_kernel,
+    policies,
+    snapshots,
+    stays,
+    world,
+)
 
+from jupyter_gpu_reclaim.core.admission import OVERTAKEN_AT_MOST, line, track_overtaken
 from jupyter_gpu_reclaim.core.model import (
+    Admit,
     Decision,
     Event,
     Holding,
@@ -35,6 +50,11 @@ def decided(snapshot: Snapshot, policy: Policy, history: Mapping[str, datetime])
     """Each holding with its decision, the pressure tracked as the loop does it."""
     since = track_pressure(snapshot, policy, history)
     return list(zip(snapshot.holdings, decide(snapshot, policy, since), strict=True))
+
+
+def admitted(pairs: Pairs) -> list[Holding]:
+    """The resident kernels whose waiting code may go ahead."""
+    return [holding for holding, decision in pairs if isinstance(decision, Admit)]
 
 
 def reclaimed(pairs: Pairs) -> list[Holding]:
@@ -94,11 +114,16 @@ def test_only_a_person_goes_over_pin_cooldown_size_and_rest(snapshot, policy, hi
             continue
         assert holding.reclaim_wanted_at is None
         assert holding.pinned_until is None or holding.pinned_until <= NOW
-        assert holding.phase_since is None or NOW - holding.phase_since >= policy.cooldown
+        if holding.phase_since is not None and not holding.restored_early:
+            assert NOW - holding.phase_since >= policy.cooldown
         assert holding.retry_at is None or holding.retry_at <= NOW
         assert holding.footprint_bytes >= policy.min_reclaim_bytes
         least = policy.idle_after if decision.reason is Reason.IDLE else policy.pressure_idle_after
         assert NOW - holding.last_active_at >= min(least, policy.idle_after)
+        if decision.reason is Reason.IDLE and policy.warn_before and policy.mode == "on":
+            assert holding.warned_at is not None
+            assert holding.warned_at >= holding.last_active_at
+            assert NOW - holding.warned_at >= min(policy.warn_before, policy.idle_after / 2)
 
 
 @given(snapshots(), policies, histories)
@@ -114,19 +139,84 @@ def test_reclaims_together_leave_the_host_its_reserve(snapshot: Snapshot, policy
 
 
 @given(snapshots(), policies, histories)
-def test_restores_together_never_exceed_what_is_free(snapshot: Snapshot, policy, history):
-    """On every observed GPU the restores admitted fit beside what restores under way are still to take."""
+def test_whoever_goes_ahead_never_exceeds_what_is_free(snapshot: Snapshot, policy, history):
+    """On every observed GPU the restores and allocations admitted fit beside what those under way are still to take."""
     free = {gpu.uuid: gpu.free_bytes for gpu in snapshot.gpus or ()}
-    sighted = [h for h in restored(decided(snapshot, policy, history)) if set(h.footprint) <= set(free)]
-    blind = [h for h in restored(decided(snapshot, policy, history)) if not set(h.footprint) <= set(free)]
-    assert all(holding.waiting for holding in blind)
-    if blind:
+    pairs = decided(snapshot, policy, history)
+    needs = [h.footprint for h in restored(pairs)] + [h.room_wanted for h in admitted(pairs)]
+    assert all(h.waiting for h in restored(pairs) if not set(h.footprint) <= set(free))
+    if any(not set(need) <= set(free) for need in needs):
         return
+    arriving = [still_to_come(h) for h in snapshot.holdings if h.phase is Phase.RESTORING]
+    taking = [h.room_wanted for h in snapshot.holdings if h.phase is Phase.RESIDENT and h.admitted_at]
     for uuid, room in free.items():
-        need = sum(h.footprint.get(uuid, 0) for h in sighted)
+        need = sum(each.get(uuid, 0) for each in needs)
         if need:
-            arriving = [h for h in snapshot.holdings if h.phase is Phase.RESTORING]
-            assert need + sum(still_to_come(h).get(uuid, 0) for h in arriving) <= room
+            assert need + sum(each.get(uuid, 0) for each in arriving + taking) <= room
+
+
+@given(snapshots(), policies, histories)
+def test_no_more_kernels_run_on_a_gpu_than_places(snapshot: Snapshot, policy: Policy, history):
+    """Whoever is let go ahead to run finds a place on each GPU that it holds memory on."""
+    pairs, limit = decided(snapshot, policy, history), policy.max_running_per_gpu
+    goes = [
+        h
+        for h, d in pairs
+        if isinstance(d, Restore | Admit)
+        and d.reason in (Reason.USER_CODE, Reason.PLACE)
+        and not h.running_since
+    ]
+    running = [
+        h
+        for h in snapshot.holdings
+        if (h.phase is Phase.RESIDENT and (h.running_since or h.admitted_at))
+        or (h.phase is Phase.RESTORING and h.waiting)
+    ]
+    for uuid in {uuid for h in goes for uuid, n in h.footprint.items() if n} if limit else ():
+        assert sum(h.footprint.get(uuid, 0) > 0 for h in goes + running) <= limit
+
+
+@given(snapshots(), policies, histories, counts)
+def test_nobody_is_overtaken_more_often_than_the_rule_says(snapshot: Snapshot, policy, history, overtaken):
+    """Whoever goes ahead of others needs fewer bytes than each, and none has been overtaken to the bound before."""
+    since = track_pressure(snapshot, policy, history)
+    decisions = decide(snapshot, policy, since, overtaken)
+    by_id = {h.kernel_id: h for h in snapshot.holdings}
+    for decision in decisions:
+        for name in decision.passed if isinstance(decision, Restore) else ():
+            assert by_id[name].footprint_bytes > by_id[decision.kernel_id].footprint_bytes
+            assert isinstance(next(d for d in decisions if d.kernel_id == name), Wait)
+    after = track_overtaken(decisions, overtaken)
+    for name, times in after.items():
+        assert times <= max(OVERTAKEN_AT_MOST, overtaken.get(name, 0))
+
+
+@given(snapshots(), policies, histories)
+def test_an_early_restore_costs_nobody_anything(snapshot: Snapshot, policy: Policy, history):
+    """With and without wishes to prefetch, everybody else is decided alike; what is granted leaves the headroom."""
+    pairs = decided(snapshot, policy, history)
+    early = [h for h, d in pairs if isinstance(d, Restore) and d.reason is Reason.PREFETCH]
+    plain = replace(snapshot, holdings=tuple(replace(h, prefetch_wanted_at=None) for h in snapshot.holdings))
+    without = decided(plain, policy, history)
+    granted = {h.kernel_id for h in snapshot.holdings if h.prefetch_wanted_at and h.phase is Phase.RECLAIMED}
+    assert [d for _, d in pairs if d.kernel_id not in granted] == [
+        d for _, d in without if d.kernel_id not in granted
+    ]
+    going = early + [h for h in restored(pairs) if h not in early]
+    for seen in snapshot.gpus or ():
+        if any(h.footprint.get(seen.uuid) for h in early):
+            left = seen.free_bytes - sum(h.footprint.get(seen.uuid, 0) for h in going)
+            assert left >= policy.headroom_bytes
+
+
+@given(snapshots(), policies, histories, stays)
+def test_a_longer_residence_is_kept_by_all_but_persons(snapshot: Snapshot, policy, history, residence):
+    """Where moving takes too much time, no policy takes a kernel before its stay on each of its GPUs is over."""
+    decisions = decide(snapshot, policy, track_pressure(snapshot, policy, history), {}, residence)
+    for holding, decision in zip(snapshot.holdings, decisions, strict=True):
+        if isinstance(decision, Reclaim) and decision.reason is not Reason.REQUESTED and holding.phase_since:
+            stay = max((residence.get(uuid, 0 * MINUTE) for uuid in holding.footprint), default=0 * MINUTE)
+            assert holding.restored_early or NOW - holding.phase_since >= stay
 
 
 @given(snapshots(), policies, histories)
@@ -146,30 +236,37 @@ def test_every_act_is_a_legal_step(snapshot, policy, history):
     for holding, decision in decided(snapshot, policy, history):
         if isinstance(decision, Reclaim):
             assert advance(holding.phase, Event.RECLAIM_STARTED) is Phase.RECLAIMING
-        if isinstance(decision, Restore | Wait):
-            assert holding.waiting or holding.restore_wanted_at is not None
+        inside = holding.phase is Phase.RESIDENT
+        if isinstance(decision, Admit) or (isinstance(decision, Wait) and inside):
+            assert inside
+            assert any(holding.room_wanted.values()) or holding.place_wanted_at is not None
+        elif isinstance(decision, Restore | Wait):
+            early = decision.reason is Reason.PREFETCH and holding.prefetch_wanted_at
+            assert holding.waiting or holding.restore_wanted_at is not None or early
             assert advance(holding.phase, Event.RESTORE_STARTED) is Phase.RESTORING
             assert decision.reason is not Reason.USER_CODE or holding.waiting
 
 
 @given(snapshots(), policies, histories)
 def test_the_queue_is_numbered_in_order_of_arrival(snapshot, policy, history):
-    """Positions run from 1 without gaps, user code before wishes and earlier before later."""
+    """Positions run from 1 without gaps: running code, code at the gate, wishes, and each earlier before later."""
     queue = [(d.position, h) for h, d in decided(snapshot, policy, history) if isinstance(d, Wait)]
     queue.sort(key=lambda item: item[0])
     assert [position for position, _ in queue] == list(range(1, len(queue) + 1))
-    arrivals = [(not h.waiting, h.restore_wanted_at or NOW, h.kernel_id) for _, h in queue]
-    assert arrivals == sorted(arrivals)
+    assert [h for _, h in queue] == [w.holding for w in line([h for _, h in queue], policy, NOW)]
 
 
 @given(snapshots(), policies, histories)
 def test_a_dry_run_says_what_would_be_done(snapshot, policy: Policy, history):
-    """Whatever mode "on" would reclaim, "dry_run" says, with the same reason; restores are the same in every mode."""
-    real = decided(snapshot, replace(policy, mode="on", max_in_flight=99), history)
+    """Whatever "on" would reclaim, "dry_run" says, warning nobody; restores are the same in every mode."""
+    real = decided(snapshot, replace(policy, mode="on", max_in_flight=99, warn_before=0 * MINUTE), history)
     dry = decided(snapshot, replace(policy, mode="dry_run"), history)
     off = decided(snapshot, replace(policy, mode="off"), history)
     assert [d for _, d in dry] == [d for _, d in real]
-    assert restored(off) == restored(real)
+    urgent = Reason.USER_CODE, Reason.REQUESTED  # what comes early depends on who waits
+    assert [d for _, d in off if d.reason in urgent and isinstance(d, Restore) and not d.passed] == [
+        d for _, d in real if d.reason in urgent and isinstance(d, Restore) and not d.passed
+    ]
     assert reclaimed(off) == []
 
 
@@ -233,6 +330,7 @@ def test_whoever_waits_longest_is_served_though_others_keep_coming(big, crowd, m
     residents = [idle_kernel(f"old{i}", minutes=3 + i, gib=4) for i in range(3)]
     kernels = {h.kernel_id: h for h in [*residents, away("head", gib=big, waited=9)]}
     work_ends: dict[str, int] = {}
+    overtaken: dict[str, int] = {}
     for turn in range(60):
         now = NOW + turn * MINUTE
         for i, (gib, arrival, _) in enumerate(crowd):
@@ -241,7 +339,10 @@ def test_whoever_waits_longest_is_served_though_others_keep_coming(big, crowd, m
         _end_work(kernels, work_ends, turn, now)
         used = sum(h.footprint_bytes for h in kernels.values() if h.phase is Phase.RESIDENT)
         seen = world(*kernels.values(), gpus=(gpu(free=16 - used // GIB),))
-        for decision in decide(replace(seen, taken_at=now), policy, {}):
+        decisions = decide(replace(seen, taken_at=now), policy, {}, overtaken)
+        overtaken = track_overtaken(decisions, overtaken)
+        assert overtaken.get("head", 0) <= OVERTAKEN_AT_MOST
+        for decision in decisions:
             name = decision.kernel_id
             if isinstance(decision, Reclaim):
                 kernels[name] = replace(

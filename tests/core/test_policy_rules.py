@@ -8,12 +8,24 @@ from datetime import timedelta
 import pytest
 from worlds import GIB, MINUTE, NOW, away, gpu, idle_kernel, world
 
+from jupyter_gpu_reclaim.core.admission import OVERTAKEN_AT_MOST, track_overtaken
 from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
-from jupyter_gpu_reclaim.core.model import Holding, Keep, Phase, Policy, Reason, Reclaim, Restore, Wait
+from jupyter_gpu_reclaim.core.model import (
+    Admit,
+    Holding,
+    Keep,
+    Phase,
+    Policy,
+    Reason,
+    Reclaim,
+    Restore,
+    Wait,
+    Warn,
+)
 from jupyter_gpu_reclaim.core.policy import decide
 from jupyter_gpu_reclaim.core.pressure import track_pressure
 
-POLICY = Policy()
+POLICY = Policy(warn_before=timedelta(0))
 LATER = NOW + timedelta(hours=1)
 
 
@@ -201,12 +213,13 @@ def test_a_kernel_on_two_gpus_waits_for_both():
 
 
 def test_nobody_takes_the_bytes_the_head_waits_for():
-    """A small restore that came later waits though it would fit now, and goes ahead on another GPU."""
+    """With room coming for the head, a small restore waits though it would fit now, and goes ahead on another GPU."""
     head, small = away("head", gib=12, waited=5), away("small", gib=2, waited=1)
+    leaving = idle_kernel("leaving", gib=4, phase=Phase.RECLAIMING)
     elsewhere = away("else", waited=1, footprint={"g1": 2 * GIB})
     gpus = (gpu("g0", free=8), gpu("g1", free=8))
-    found = decide(world(small, elsewhere, head, gpus=gpus), POLICY, {})
-    assert found == (
+    found = decide(world(small, elsewhere, head, leaving, gpus=gpus), POLICY, {})
+    assert found[:3] == (
         Wait("small", Reason.QUEUED, 2, {"g0": 6 * GIB}),
         Restore("else", Reason.USER_CODE),
         Wait("head", Reason.NO_ROOM, 1, {"g0": 4 * GIB}),
@@ -219,7 +232,7 @@ def test_one_that_can_never_fit_blocks_nobody():
     idle = idle_kernel("i", minutes=5, gib=8)
     found = decide(world(giant, small, idle, gpus=(gpu(free=8),)), POLICY, {})
     assert found == (
-        Wait("giant", Reason.NO_ROOM, 1, {"g0": 12 * GIB}),
+        Wait("giant", Reason.NO_ROOM, 1, {"g0": 20 * GIB}),
         Restore("small", Reason.USER_CODE),
         Keep("i", Reason.RECENTLY_ACTIVE),
     )
@@ -281,12 +294,14 @@ def test_restores_are_not_held_back_by_reclaims():
 
 
 def test_restores_waiting_elsewhere_on_the_machine_are_pressure():
-    """Bytes that another server's restore waits for are freed, all or none, without any grace."""
+    """Bytes that another server's restore waits for are freed, as far as they can be, without any grace."""
     idle = idle_kernel("i", minutes=5, gib=4)
     seen = world(idle, gpus=(gpu(free=2),), outside_pressure={"g0": 6 * GIB})
     assert decide(seen, POLICY, {}) == (Reclaim("i", Reason.ADMISSION),)
-    too_much = replace(seen, outside_pressure={"g0": 7 * GIB})
-    assert decide(too_much, POLICY, {}) == (Keep("i", Reason.RECENTLY_ACTIVE),)
+    too_much = replace(seen, outside_pressure={"g0": 7 * GIB})  # a third server may have the rest
+    assert decide(too_much, POLICY, {}) == (Reclaim("i", Reason.ADMISSION),)
+    enough = replace(seen, outside_pressure={"g0": 2 * GIB})
+    assert decide(enough, POLICY, {}) == (Keep("i", Reason.RECENTLY_ACTIVE),)
 
 
 def test_off_reclaims_nothing_and_restores_everything():
@@ -323,3 +338,188 @@ def test_when_a_kernel_will_be_reclaimed(holding: Holding, due):
         before, at = (replace(world(holding), taken_at=t) for t in (due - timedelta(seconds=1), due))
         assert isinstance(decide(before, POLICY, {})[0], Keep)
         assert decide(at, POLICY, {}) == (Reclaim("a", Reason.IDLE),)
+
+
+def test_a_warning_goes_before_the_reclaim_for_idleness():
+    """Told `warn_before` ahead, a kernel is reclaimed when that has passed; a use or a pin ends the warning."""
+    policy = replace(POLICY, warn_before=MINUTE)
+    assert decide(world(idle_kernel(minutes=18.9)), policy, {}) == (Keep("a", Reason.RECENTLY_ACTIVE),)
+    assert decide(world(idle_kernel(minutes=19)), policy, {}) == (Warn("a", Reason.IDLE),)
+    told = idle_kernel(minutes=30, warned_at=NOW - timedelta(seconds=59))
+    assert decide(world(told), policy, {}) == (Keep("a", Reason.RECENTLY_ACTIVE),)
+    told = replace(told, warned_at=NOW - MINUTE)
+    assert decide(world(told), policy, {}) == (Reclaim("a", Reason.IDLE),)
+    used_since = replace(told, last_active_at=NOW - 50 * MINUTE, phase_since=NOW - 30 * MINUTE)
+    assert decide(world(replace(used_since, warned_at=NOW - 40 * MINUTE)), policy, {}) == (
+        Warn("a", Reason.IDLE),
+    )
+    pinned_since = replace(told, warned_at=NOW - 9 * MINUTE, pinned_until=NOW - MINUTE)
+    assert decide(world(pinned_since), policy, {}) == (Warn("a", Reason.IDLE),)
+
+
+def test_only_a_reclaim_for_idleness_is_warned_of():
+    """Whoever waits for room does not wait for a warning, nor does a person who asks; a dry run alarms nobody."""
+    policy = replace(POLICY, warn_before=MINUTE)
+    waiting = away("w", gib=6)
+    found = decide(world(waiting, idle_kernel(gib=8), gpus=(gpu(free=0),)), policy, {})
+    assert found[1] == Reclaim("a", Reason.ADMISSION)
+    assert decide(world(idle_kernel(reclaim_wanted_at=NOW)), policy, {}) == (Reclaim("a", Reason.REQUESTED),)
+    assert decide(world(idle_kernel()), replace(policy, mode="dry_run"), {}) == (Reclaim("a", Reason.IDLE),)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "warned", "due"),
+    [(5, None, 15), (60, NOW, 1), (60, NOW - MINUTE / 2, 0.5), (60, NOW - 2 * MINUTE, -1)],
+)
+def test_the_announced_instant_counts_the_warning(minutes, warned, due):
+    """What the warning announces is when the reclaim comes, at most half of `idle_after` after it."""
+    policy = replace(POLICY, warn_before=MINUTE)
+    assert reclaim_due_at(idle_kernel(minutes=minutes, warned_at=warned), policy) == NOW + due * MINUTE
+    hasty = replace(policy, idle_after=timedelta(seconds=10))
+    assert reclaim_due_at(idle_kernel(minutes=0), hasty) == NOW + timedelta(seconds=10)
+
+
+def test_the_lower_priority_gives_way_first():
+    """Room is made by the kernel of the lowest priority, though another was used longer ago."""
+    waiting = away("w", gib=4)
+    old, low = idle_kernel("old", minutes=15), idle_kernel("low", minutes=3, priority=-1)
+    found = decide(world(waiting, old, low, gpus=(gpu(free=0),)), POLICY, {})
+    assert found[1:] == (Keep("old", Reason.RECENTLY_ACTIVE), Reclaim("low", Reason.ADMISSION))
+
+
+def running(kernel_id: str, gib: int, wants: int, **facts: object) -> Holding:
+    """A kernel at work whose code waits to allocate so many GiB more."""
+    return idle_kernel(
+        kernel_id,
+        gib=gib,
+        running_since=NOW - MINUTE,
+        room_wanted={"g0": wants * GIB},
+        room_wanted_at=NOW,
+        **facts,
+    )
+
+
+def test_running_code_gets_its_room_before_whoever_waits_at_the_gate():
+    """It cannot be moved, so an earlier restore comes sooner by its going ahead; idle kernels make the room."""
+    waiting, grows = away("w", gib=8, waited=9), running("r", 8, 4)
+    idle = idle_kernel("i", minutes=5, gib=4)
+    found = decide(world(waiting, grows, idle, gpus=(gpu(free=0),)), POLICY, {})
+    assert found == (
+        Wait("w", Reason.NO_ROOM, 2, {"g0": 12 * GIB}),
+        Wait("r", Reason.NO_ROOM, 1, {"g0": 4 * GIB}),
+        Reclaim("i", Reason.ADMISSION),
+    )
+    found = decide(world(waiting, grows, gpus=(gpu(free=4),)), POLICY, {})
+    assert found == (Wait("w", Reason.NO_ROOM, 1, {"g0": 8 * GIB}), Admit("r", Reason.ROOM))
+
+
+def test_running_code_that_cannot_be_helped_holds_up_nobody():
+    """Where nobody can make its room, or it asks for more than there is, others are served meanwhile."""
+    for wants in (8, 14):
+        found = decide(world(running("r", 4, wants), away("w", gib=4), gpus=(gpu(free=4),)), POLICY, {})
+        assert found == (
+            Wait("r", Reason.NO_ROOM, 1, {"g0": wants * GIB}),
+            Restore("w", Reason.USER_CODE),
+        )
+
+
+def test_what_was_admitted_keeps_its_room_until_it_has_taken_it():
+    """Between the word and the allocation nobody else is given those bytes, and it is not told again."""
+    told = running("r", 8, 4, admitted_at=NOW)
+    found = decide(world(told, away("w", gib=4), gpus=(gpu(free=6),)), POLICY, {})
+    assert found == (Keep("r", Reason.IN_FLIGHT), Wait("w", Reason.NO_ROOM, 1, {"g0": 2 * GIB}))
+
+
+def test_a_small_restore_overtakes_a_stuck_one_a_bounded_number_of_times():
+    """While nobody can be reclaimed for the head the smallest that fits goes first, until the head has had enough."""
+    head, middle, small = away("head", gib=12, waited=5), away("m", gib=3, waited=4), away("s", gib=2)
+    seen = world(head, middle, small, idle_kernel("busy", gib=12, running_since=NOW), gpus=(gpu(free=4),))
+    found = decide(seen, POLICY, {})
+    assert found[:3] == (
+        Wait("head", Reason.NO_ROOM, 1, {"g0": 10 * GIB}),
+        Wait("m", Reason.NO_ROOM, 2, {"g0": 13 * GIB}),
+        Restore("s", Reason.USER_CODE, passed=("head", "m")),
+    )
+    assert track_overtaken(found, {"head": 1, "gone": 2}) == {"head": 2, "m": 1}
+    fed_up = decide(seen, POLICY, {}, {"head": OVERTAKEN_AT_MOST})
+    assert fed_up[2] == Wait("s", Reason.QUEUED, 3, {"g0": 13 * GIB})
+    assert track_overtaken(fed_up, {"head": 3}) == {"head": 3}
+    assert track_overtaken((Restore("head", Reason.USER_CODE),), {"head": 3}) == {"head": 3}
+    assert track_overtaken((Keep("head", Reason.RUNNING),), {"head": 3}) == {}
+
+
+def test_running_places_go_in_order_of_arrival():
+    """With one place a GPU, a cell waits though its data is there, and the first that came gets the next place."""
+    policy = replace(POLICY, max_running_per_gpu=1)
+    first, second = (
+        idle_kernel(name, place_wanted_at=NOW - minutes * MINUTE, gib=2)
+        for name, minutes in (("b", 3), ("c", 2))
+    )
+    back = away("w", gib=2, waited=5)
+    busy = idle_kernel("a", gib=2, running_since=NOW)
+    found = decide(world(busy, first, second, back), policy, {})
+    assert found == (
+        Keep("a", Reason.RUNNING),
+        Wait("b", Reason.NO_PLACE, 2),
+        Wait("c", Reason.NO_PLACE, 3),
+        Wait("w", Reason.NO_PLACE, 1),
+    )
+    done = decide(world(replace(busy, running_since=None), first, second, back), policy, {})
+    assert done[1:] == (
+        Wait("b", Reason.NO_PLACE, 1),
+        Wait("c", Reason.NO_PLACE, 2),
+        Restore("w", Reason.USER_CODE),
+    )
+    subshell = replace(busy, place_wanted_at=NOW)
+    assert decide(world(subshell), policy, {}) == (Admit("a", Reason.PLACE),), "it has its place already"
+    assert decide(world(busy, first, second), POLICY, {})[1:] == (
+        Admit("b", Reason.PLACE),
+        Admit("c", Reason.PLACE),
+    )
+
+
+def test_one_that_lacks_room_keeps_no_place_from_the_code_that_makes_its_room():
+    """The head needs memory that a kernel holds whose cell waits for a place: the cell runs, and nobody is stuck."""
+    policy = replace(POLICY, max_running_per_gpu=1)
+    head = away("head", gib=12, waited=9)
+    holds_it = idle_kernel("h", gib=12, place_wanted_at=NOW)
+    found = decide(world(head, holds_it, gpus=(gpu(free=4),)), policy, {})
+    assert found == (Wait("head", Reason.NO_ROOM, 1, {"g0": 8 * GIB}), Admit("h", Reason.PLACE))
+
+
+def test_an_early_restore_takes_only_what_nobody_wants():
+    """There must be room for it beside the headroom and whoever waits, here or elsewhere; nobody is moved for it."""
+    wish = away("p", gib=4, waiting=0, restore_wanted_at=None, prefetch_wanted_at=NOW)
+    early = Restore("p", Reason.PREFETCH)
+    assert decide(world(wish, gpus=(gpu(free=4),)), POLICY, {}) == (early,)
+    refused = Keep("p", Reason.NO_SPARE_ROOM)
+    idle = idle_kernel("i", minutes=5, gib=8)
+    assert decide(world(wish, idle, gpus=(gpu(free=3),)), POLICY, {}) == (
+        refused,
+        Keep("i", Reason.RECENTLY_ACTIVE),
+    )
+    assert decide(world(wish, gpus=None), POLICY, {}) == (refused,)
+    assert decide(world(wish, gpus=(gpu(free=5),)), replace(POLICY, headroom_bytes=2 * GIB), {}) == (refused,)
+    assert decide(world(wish, outside_pressure={"g0": GIB}), POLICY, {}) == (refused,)
+    assert decide(world(wish, away("w", gib=14), gpus=(gpu(free=8),)), POLICY, {})[0] == refused
+    assert decide(world(replace(wish, retry_at=LATER)), POLICY, {}) == (Keep("p", Reason.RETRY_LATER),)
+
+
+def test_what_came_back_early_and_unused_gives_way_at_once():
+    """It has no cooldown and counts as idle since its last cell, so nobody waits for it; alone it stays."""
+    back = idle_kernel("p", minutes=60, phase_since=NOW, restored_early=True)
+    assert decide(world(back), POLICY, {}) == (Keep("p", Reason.RECENTLY_ACTIVE),)
+    found = decide(world(back, away("w", gib=4), gpus=(gpu(free=0),)), POLICY, {})
+    assert found[0] == Reclaim("p", Reason.ADMISSION)
+
+
+def test_where_moving_takes_too_much_time_whoever_came_back_stays():
+    """A longer residence on its GPU protects a kernel past its cooldown, and no longer."""
+    stay = {"g0": 5 * MINUTE}
+    waiting = away("w", gib=4)
+    for minutes, decision in ((4, Keep("i", Reason.THRASHING)), (5, Reclaim("i", Reason.ADMISSION))):
+        back = idle_kernel("i", minutes=30, phase_since=NOW - minutes * MINUTE)
+        found = decide(world(waiting, back, gpus=(gpu(free=0),)), POLICY, {}, {}, stay)
+        assert found[1] == decision
+    late = idle_kernel("i", phase_since=NOW - MINUTE)
+    assert reclaim_due_at(late, replace(POLICY, idle_after=MINUTE), stay) == NOW + 4 * MINUTE

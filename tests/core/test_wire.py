@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from worlds import GIB, NOW, policies, snapshots
 
 from jupyter_gpu_reclaim.core.model import (
+    Admit,
     Decision,
     Done,
     Event,
@@ -28,6 +29,7 @@ from jupyter_gpu_reclaim.core.model import (
     Snapshot,
     Transition,
     Wait,
+    Warn,
 )
 from jupyter_gpu_reclaim.core.wire import WireError, from_json, to_json
 
@@ -55,8 +57,10 @@ transitions = st.builds(
 )
 decisions = st.one_of(
     st.builds(Keep, names, reasons),
+    st.builds(Warn, names, reasons),
     st.builds(Reclaim, names, reasons),
-    st.builds(Restore, names, reasons),
+    st.builds(Restore, names, reasons, st.lists(names, max_size=2).map(tuple)),
+    st.builds(Admit, names, reasons),
     st.builds(Wait, names, reasons, st.integers(1, 99), byte_maps),
 )
 outcomes = st.one_of(
@@ -155,7 +159,7 @@ def test_half_nouns_and_unknown_kinds_are_refused():
     """A missing required field, a tag nobody knows, a naive instant, something that is no noun."""
     with pytest.raises(WireError, match=r"Holding\.label is missing"):
         from_json(Holding, {"kernel_id": "k"})
-    with pytest.raises(WireError, match="none of keep, reclaim, restore, admit, wait"):
+    with pytest.raises(WireError, match="none of keep, warn, reclaim, restore, admit, wait"):
         from_json(Decision, {"act": "evict", "kernel_id": "k", "reason": "idle"})
     with pytest.raises(WireError, match="no time zone"):
         to_json(datetime(2026, 1, 5))

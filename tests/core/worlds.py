@@ -81,6 +81,14 @@ def holdings(draw: st.DrawFn, kernel_id: str, uuids: list[str]) -> Holding:
         footprint=draw(st.dictionaries(st.sampled_from(uuids), sizes, max_size=len(uuids))),
         waiting=draw(st.integers(0, 2)) if away_or_moving else often(0, 1),
         restore_wanted_at=draw(maybe_past),
+        prefetch_wanted_at=draw(st.none() | st.none() | past),
+        room_wanted=often({}, {}, draw(st.dictionaries(st.sampled_from(uuids), sizes, max_size=2))),
+        room_wanted_at=draw(maybe_past),
+        place_wanted_at=draw(st.none() | st.none() | past),
+        admitted_at=often(None, None, NOW),
+        restored_early=often(False, False, True),
+        warned_at=draw(maybe_past),
+        priority=draw(st.integers(-1, 1)),
         reclaim_wanted_at=draw(st.none() | st.none() | past),
         retry_at=draw(st.none() | st.none() | around),
         moved_bytes=None if total is None else draw(st.integers(0, total)),
@@ -117,9 +125,13 @@ policies = st.builds(
     idle_after=st.sampled_from([20 * MINUTE, timedelta(0)]),
     pressure_idle_after=st.sampled_from([2 * MINUTE, timedelta(0), 40 * MINUTE]),
     headroom_bytes=sizes,
+    warn_before=st.sampled_from([timedelta(0), MINUTE, 40 * MINUTE]),
     cooldown=st.sampled_from([MINUTE, timedelta(0)]),
+    max_running_per_gpu=st.sampled_from([0, 0, 1, 2]),
     min_reclaim_bytes=st.sampled_from([64 << 20, 0, 2 * GIB]),
     host_reserve_bytes=st.sampled_from([2 * GIB, 0]),
     max_in_flight=st.integers(1, 4),
 )
+counts = st.dictionaries(st.sampled_from([f"k{i}" for i in range(8)]), st.integers(0, 4))
+stays = st.dictionaries(st.sampled_from(["g0", "g1", "g2"]), spans)
 histories = st.dictionaries(st.sampled_from(["g0", "g1", "g2"]), past)

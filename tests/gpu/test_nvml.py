@@ -44,7 +44,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
     """Two GPUs, of 8 and 80 GiB, of each of which the driver keeps 256 MiB; NVML in this process shows them."""
     preload_nvml()
     gpus = [("Small", 8 * GiB), ("Large", 80 * GiB)]
-    with Board.create(tmp_path / "board", gpus, reserved_bytes=256 * MiB) as board:
+    with Board.create(tmp_path / "board", gpus, reserved_bytes=256 * MiB, series=0) as board:
         monkeypatch.setenv(BOARD_VARIABLE, str(board.path))
         yield board
 

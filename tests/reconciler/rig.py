@@ -11,7 +11,7 @@ from jupyter_gpu_reclaim.core.model import Phase, Policy
 from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.reconciler import Reconciler
 
-POLICY = Policy()
+POLICY = Policy(warn_before=timedelta(0))
 HOUR = timedelta(hours=1)
 
 

@@ -23,6 +23,8 @@ WELCOME = {
     "host_reserve_bytes": 0,
     "verify_episodes": None,
     "harmless_modules": ["mine"],
+    "room_wait_seconds": 30.0,
+    "places": False,
 }
 LOG = logging.LoggerAdapter(logging.getLogger("links"))
 DEADLINE_SECONDS = 20

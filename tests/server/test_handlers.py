@@ -30,6 +30,7 @@ CALLS = [
     ("GET", "/status", None),
     ("POST", "/kernels/{kernel_id}/reclaim", {}),
     ("POST", "/kernels/{kernel_id}/restore", {}),
+    ("POST", "/kernels/{kernel_id}/prefetch", {}),
     ("PUT", "/kernels/{kernel_id}/pin", {"seconds": 60}),
     ("DELETE", "/kernels/{kernel_id}/pin", None),
     ("DELETE", "/alarms/{alarm_id}", None),

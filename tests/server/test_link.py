@@ -79,6 +79,33 @@ async def test_a_status_is_kept_and_wakes_only_when_it_matters(tmp_path: Path) -
         assert link.progress == (4, 8)
 
 
+async def test_wishes_for_room_and_for_a_place_are_kept_and_wake(tmp_path: Path) -> None:
+    """Each wish is known with its instant and wakes once; said again it wakes nobody; its end wakes once more."""
+    async with listening(tmp_path) as (links, changes):
+        peer, link = await agent_of(links, "k")
+        peer.say("status", phase="resident")
+        await changes.until(lambda: link.reported)
+        heard = len(changes.seen)
+        peer.say("room_wanted", gpus={"GPU-1": 2 << 20})
+        await changes.until(lambda: link.status.room_wanted == {"GPU-1": 2 << 20})
+        since = link.status.room_wanted_at
+        assert since is not None
+        peer.say("room_wanted", gpus={"GPU-1": 2 << 20})
+        peer.say("place_wanted", cells=1)
+        await changes.until(lambda: link.status.place_wanted_at is not None)
+        assert link.status.room_wanted_at == since
+        assert len(changes.seen) == heard + 2
+        peer.say("room_wanted", gpus={})
+        peer.say("place_wanted", cells=0)
+        await changes.until(lambda: link.status.place_wanted_at is None)
+        assert (link.status.room_wanted, link.status.room_wanted_at) == ({}, None)
+        assert len(changes.seen) == heard + 4
+        at = 1_700_000_000
+        peer.say("status", phase="resident", room_wanted={"GPU-1": 5}, room_wanted_at=at, place_wanted_at=at)
+        await changes.until(lambda: link.status.room_wanted == {"GPU-1": 5})
+        assert link.status.room_wanted_at.timestamp() == link.status.place_wanted_at.timestamp() == at
+
+
 async def test_a_wrong_secret_is_turned_away(tmp_path: Path) -> None:
     """Without the secret of that very kernel nobody speaks for it, and the agent that does keeps its place."""
     async with listening(tmp_path) as (links, _):

@@ -22,6 +22,7 @@ from jupyter_server.gateway.managers import GatewayKernelManager
 from jupyter_gpu_reclaim.core.model import Gpu
 from jupyter_gpu_reclaim.gpu.nvml import Reading
 from jupyter_gpu_reclaim.server import observer as observer_module
+from jupyter_gpu_reclaim.server import patient_thread
 from jupyter_gpu_reclaim.server.injection import Injection
 from jupyter_gpu_reclaim.server.labels import NotebookLabels
 from jupyter_gpu_reclaim.server.link import AgentLinks
@@ -202,6 +203,7 @@ async def test_a_hanging_driver_costs_one_thread_and_no_look(
     monkeypatch.setattr(observer_module, "DRIVER_LIMIT", timedelta(milliseconds=50))
     driver = Driver(Reading(gpus=(GPU,)))
     driver.answers.clear()
+    before = set(threading.enumerate())
     async with listening(tmp_path) as (links, _):
         observer = observer_of(Kernels(k=1), links, driver)
         for _ in range(20):
@@ -211,7 +213,8 @@ async def test_a_hanging_driver_costs_one_thread_and_no_look(
             assert snapshot.host_available_bytes is None
             assert [holding.kernel_id for holding in snapshot.holdings] == ["k"]
         assert driver.reads == 1
-        assert [thread.name for thread in threading.enumerate()].count("gpu-reclaim-nvml") == 1
+        new = set(threading.enumerate()) - before
+        assert [thread.name for thread in new] == ["gpu-reclaim-nvml"]
         driver.answers.set()
         async with asyncio.timeout(20):
             while (snapshot := await observer.snapshot()).gpus is None:
@@ -233,6 +236,17 @@ async def test_a_thread_hands_on_what_its_call_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         await thread.result()
     assert await thread.result() == 5
+
+
+async def test_a_thread_is_kept_for_a_while_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that follow soon run in the same thread; left alone it ends, and the next call has another."""
+    monkeypatch.setattr(patient_thread, "KEPT_SECONDS", 0.2)
+    thread = PatientThread(threading.current_thread, timedelta(seconds=20), "test")
+    first = await thread.result()
+    assert await thread.result() is first
+    await asyncio.to_thread(first.join, 20)
+    assert not first.is_alive()
+    assert await thread.result() is not first
 
 
 async def test_a_slow_answer_is_taken_when_it_comes() -> None:

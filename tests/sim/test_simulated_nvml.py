@@ -33,7 +33,8 @@ def test_devices_say_that_they_are_simulated(nvml: Board) -> None:
     assert pynvml.nvmlDeviceGetCount() == 2
     assert [pynvml.nvmlDeviceGetName(_gpu(i)) for i in (0, 1)] == ["Simulated GPU A", "Simulated GPU B"]
     uuid = pynvml.nvmlDeviceGetUUID(_gpu(1))
-    assert uuid == nvml.gpus()[1].uuid == "GPU-5150c0de-0000-4000-8000-000000000002"
+    assert uuid == nvml.gpus()[1].uuid
+    assert uuid.startswith("GPU-5150c0de-")
     assert pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetHandleByUUID(uuid)) == 1
     assert "simulated" in pynvml.nvmlSystemGetDriverVersion()
     assert pynvml.nvmlSystemGetCudaDriverVersion() == 13000

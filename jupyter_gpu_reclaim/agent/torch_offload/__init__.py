@@ -42,6 +42,8 @@ __all__ = [
     "SpillRoom",
     "TorchOffload",
     "Unsupported",
+    "failed_allocation",
+    "gpu_with_room",
     "torch_is_loaded",
 ]
 
@@ -55,6 +57,30 @@ def torch_is_loaded():
     """Whether `import torch` has been completed in this process, without importing it."""
     torch = sys.modules.get("torch")
     return torch is not None and not getattr(getattr(torch, "__spec__", None), "_initializing", False)
+
+
+def gpu_with_room(index, nbytes):
+    """The UUID of torch's GPU of that index, or None if so many bytes more than it holds there could never fit on it.
+
+    Raises Unsupported when torch does not tell.
+    """
+    if not torch_is_loaded():
+        raise Unsupported("PyTorch is not loaded.")
+    from .accelerator import Accelerator
+
+    accelerator = Accelerator()
+    usage = accelerator.touched().get(index)
+    held = usage.reserved_bytes if usage else 0
+    return accelerator.uuid(index) if held + nbytes <= accelerator.total_bytes(index) else None
+
+
+def failed_allocation(error):
+    """(index of the GPU, bytes asked of the driver) if this is torch's out-of-memory error and says so, else None."""
+    if not torch_is_loaded():
+        return None
+    from . import out_of_memory
+
+    return out_of_memory.failed_allocation(error)
 
 
 def _ignore(done_bytes, total_bytes):

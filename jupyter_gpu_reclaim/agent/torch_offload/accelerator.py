@@ -1,11 +1,13 @@
 """This process's accelerator, asked by name for what the mechanism needs. Nothing here initialises a device."""
 
 from collections import namedtuple
+from itertools import accumulate, compress
 
 import torch
 
 from . import cuda
 from .outcome import Unsupported
+from .places import place
 
 # Live blocks of torch's caching allocator: `sizes` is {place: bytes}, `private` {place} of those in pools of their own
 # (CUDA graphs, torch.cuda.MemPool).
@@ -14,19 +16,7 @@ Blocks = namedtuple("Blocks", ("sizes", "private"))
 # What torch's allocator holds on one device; `counts`: blocks it has ever given out and taken back.
 Usage = namedtuple("Usage", ("allocated_bytes", "reserved_bytes", "counts"))
 
-_ADDRESS_BITS = 64
-
 OutOfMemoryError = getattr(torch, "OutOfMemoryError", None) or torch.cuda.OutOfMemoryError
-
-
-def place(index, address):
-    """Where a byte is, as one number: every device has addresses of its own, and numbers sort faster than pairs."""
-    return (index << _ADDRESS_BITS) + address
-
-
-def index_of(place):
-    """The index of the device that the place is on."""
-    return place >> _ADDRESS_BITS
 
 
 class Accelerator:
@@ -42,6 +32,7 @@ class Accelerator:
         self._stats = self._nested_stats()
         self._properties = self._function("get_device_properties")
         self._snapshot = getattr(self.module, "memory_snapshot", None)
+        self._devices = {}  # index → torch.device: making one takes longer than looking it up
         self._touched = set()  # indices of the devices torch has ever held memory on
         self._described = {}  # index → (uuid, name)
 
@@ -63,7 +54,10 @@ class Accelerator:
 
     def device(self, index):
         """The torch device of that index."""
-        return torch.device(self.type, index)
+        found = self._devices.get(index)
+        if found is None:
+            found = self._devices[index] = torch.device(self.type, index)
+        return found
 
     def initialized(self):
         """Whether torch has initialised the accelerator at all in this process."""
@@ -103,13 +97,17 @@ class Accelerator:
         """The UUID of a touched device."""
         return self.describe(index)[0]
 
+    def total_bytes(self, index):
+        """The memory of a device, all of it, whoever holds it."""
+        return self._properties(index).total_memory
+
     def live_blocks(self):
         """The live `Blocks` of torch's allocator, or None where this accelerator cannot list them."""
         if self._snapshot is None:
             return None
         sizes, private = {}, set()
         for segment in cuda.segments(self._snapshot):
-            of_segment = dict(_live(segment))
+            of_segment = _live(segment)
             sizes.update(of_segment)
             if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0):
                 private.update(of_segment)
@@ -121,13 +119,12 @@ class Accelerator:
 
 
 def _live(segment):
-    """(place, bytes) of each live block, one after the other: they fill their segment."""
-    at = place(segment["device"], segment["address"])
-    for block in segment["blocks"]:
-        size = block["size"]
-        if block["state"] == "active_allocated":
-            yield at, size
-        at += size
+    """{place: bytes} of its live blocks; the blocks, live or not, fill their segment one after the other."""
+    blocks = segment["blocks"]
+    sizes = [block["size"] for block in blocks]
+    starts = accumulate(sizes, initial=place(segment["device"], segment["address"]))
+    live = [block["state"] == "active_allocated" for block in blocks]
+    return dict(compress(zip(starts, sizes), live))
 
 
 def _device_type():

@@ -9,15 +9,16 @@ Then the allocator's own list of live blocks is laid beside it, so that every by
 """
 
 import gc
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import Counter, namedtuple
-from operator import attrgetter
+from operator import add, gt
 
 import torch
 
 from . import cuda
-from .accelerator import index_of, place
+from .batches import BLOCK_BYTES
 from .find import no_user_code, walk
+from .needed import SMALL_BYTES, rounded
 from .outcome import (
     ARRAY_INTERFACE,
     BORROWED,
@@ -31,6 +32,7 @@ from .outcome import (
     UNEXPLAINED,
     Unsupported,
 )
+from .places import index_of, place
 
 _use_count = torch.Tensor.__base__._use_count
 _storage_use_count = torch._C._storage_Use_Count
@@ -39,13 +41,15 @@ _data_ptr = torch.UntypedStorage.data_ptr
 _nbytes = torch.UntypedStorage.nbytes
 _resizable = torch.UntypedStorage.resizable
 
-# One storage that is to move: `nbytes` of it at `address` on device `index`.
-Part = namedtuple("Part", ("storage", "index", "nbytes"))
+
+# The storages that are to move, each with its place and its bytes: lists of one length, device by device as `counts`
+# says, [(index, how many)]. `whole_blocks`: the allocator gives no two of them bytes of the same 512.
+Parts = namedtuple("Parts", ("storages", "places", "sizes", "counts", "whole_blocks"))
 
 Account = namedtuple(
     "Account",
     (
-        "parts",  # [Part] that may move, device by device, largest first
+        "parts",  # the `Parts` that may move, the order in which their bytes are laid out and allocated again
         "unmovable",  # {reason: bytes} that stay, as the allocator counts them
         "unexplained_bytes",  # the part of `unmovable` with no known owner
         "staying",  # {place} of the allocator's blocks that stay; None where it cannot list them
@@ -58,22 +62,33 @@ def account(found, accelerator):
     graph_types = cuda.graph_types()
     graph_alive = any(type(o) in graph_types for o in found.watched)
     blocks = _live_blocks(accelerator, graph_alive)
-    placed = _placed(found)
+    placed = _placed(found, accelerator)
     reasons = _reasons_by_holder(found, graph_alive)
     _mark_overlaps(placed, reasons)
     if blocks is None:
         unmovable, unexplained = _by_totals(placed, reasons, accelerator)
-        staying = None
+        staying, whole_blocks = None, False
     else:
         unmovable, unexplained, staying = _by_address(placed, reasons, blocks)
-    parts = [
-        Part(found.storages[key], index_of(start), end - start)
-        for start, end, key in placed
-        if key not in reasons
-    ]
-    parts.sort(key=attrgetter("nbytes"), reverse=True)
-    parts.sort(key=attrgetter("index"))
-    return Account(parts, dict(unmovable), unexplained, staying)
+        whole_blocks = not any(number % BLOCK_BYTES for pair in blocks.sizes.items() for number in pair)
+    return Account(_parts(placed, reasons, found, whole_blocks), dict(unmovable), unexplained, staying)
+
+
+def _parts(placed, reasons, found, whole_blocks):
+    """What moves: device by device, the largest first, since they find room best so; small ones as they lie, since
+    neighbours are moved in one piece."""
+    moving = [row for row in placed if row[2] not in reasons] if reasons else placed
+    rows, counts = [], []
+    while len(rows) < len(moving):
+        index = index_of(moving[len(rows)][0])
+        of_device = moving[len(rows) : bisect_left(moving, (place(index + 1, 0),))]
+        counts.append((index, len(of_device)))
+        large = [row for row in of_device if row[1] - row[0] > SMALL_BYTES]
+        rows += sorted(large, key=lambda row: row[0] - row[1])
+        rows += [row for row in of_device if row[1] - row[0] <= SMALL_BYTES] if large else of_device
+    storages = [found.storages[key] for _, _, key in rows]
+    places, sizes = [start for start, _, _ in rows], [end - start for start, end, _ in rows]
+    return Parts(storages, places, sizes, counts, whole_blocks)
 
 
 def with_the_rest(decided, accelerator):
@@ -95,19 +110,31 @@ def _live_blocks(accelerator, graph_alive):
     return blocks if accelerator.touched() == before else accelerator.live_blocks()
 
 
-def _placed(found):
+def _placed(found, accelerator):
     """[(place where it starts, place where it ends, address of the StorageImpl)] of storages with memory, in order."""
-    storages = found.storages.values()
-    starts_and_sizes = zip(map(_start, storages), map(_nbytes, storages), found.storages)
-    return sorted((start, start + nbytes, key) for start, nbytes, key in starts_and_sizes if start and nbytes)
+    storages = list(found.storages.values())
+    addresses = _addresses(storages)
+    if accelerator.module.device_count() == 1:  # reading a storage's device takes longer than all the rest
+        starts = addresses
+    else:
+        indices = [device.index or 0 for device in map(_device, storages)]
+        starts = [place(*where) if where[1] else 0 for where in zip(indices, addresses)]
+    ends = map(add, starts, map(_nbytes, storages))
+    return sorted(row for row in zip(starts, ends, found.storages) if row[0] and row[1] > row[0])
 
 
-def _start(storage):
+def _addresses(storages):
     try:
-        address = _data_ptr(storage)
-    except RuntimeError:  # a wrapper's storage: a size, and no memory
-        return None
-    return place(_device(storage).index or 0, address) if address else None
+        return list(map(_data_ptr, storages))
+    except RuntimeError:  # a wrapper's storage is among them: a size, and no memory
+        return list(map(_address, storages))
+
+
+def _address(storage):
+    try:
+        return _data_ptr(storage)
+    except RuntimeError:
+        return 0
 
 
 def _reasons_by_holder(found, graph_alive):
@@ -150,6 +177,9 @@ def _process_shared():
 
 def _mark_overlaps(placed, reasons):
     """Two storages over the same bytes both stay: moving one would leave the other at the old address."""
+    starts, ends, _ = zip(*placed) if placed else ((), (), ())
+    if not any(map(gt, ends, starts[1:])):
+        return
     covered_to, before = 0, None
     for start, end, key in placed:
         if start < covered_to:
@@ -164,10 +194,14 @@ def _by_address(placed, reasons, blocks):
     sizes, private = blocks
     starts = sorted(sizes)
     unmovable = Counter()
-    leaving, kept = {}, {}  # a block's place → address of the StorageImpl in it; → why it stays
-    for start, end, key in placed:
-        if start in sizes and key not in reasons and start not in private:
-            leaving[start] = key
+    leaving = {  # a block's place → address of the StorageImpl in it
+        start: key
+        for start, _, key in placed
+        if start in sizes and key not in reasons and start not in private
+    }
+    kept = {}  # a block's place → why it stays
+    for start, end, key in placed if len(leaving) < len(placed) else ():
+        if start in leaving:
             continue
         at = starts[bisect_right(starts, start) - 1] if starts else start
         if not at <= start < at + sizes.get(at, 0):
@@ -190,8 +224,8 @@ def _by_totals(placed, reasons, accelerator):
     unmovable = Counter()
     for start, end, key in placed:
         if key in reasons:
-            unmovable[reasons[key]] += _rounded(end - start)
-    known = sum(_rounded(end - start) for start, end, _ in placed)
+            unmovable[reasons[key]] += rounded(end - start)
+    known = sum(rounded(end - start) for start, end, _ in placed)
     allocated = sum(usage.allocated_bytes for usage in accelerator.touched().values())
     return _with_unexplained(unmovable, max(0, allocated - known))
 
@@ -203,43 +237,6 @@ def _with_unexplained(unmovable, unexplained):
     if unexplained:
         unmovable[UNEXPLAINED] += unexplained
     return unmovable, unexplained
-
-
-_ROUND, _SMALL, _SMALL_SEGMENT = 512, 1 << 20, 2 << 20
-_MEDIUM, _MEDIUM_SEGMENT, _LARGE_ROUND = 10 << 20, 20 << 20, 2 << 20
-
-
-def _rounded(nbytes, unit=_ROUND):
-    return -(-nbytes // unit) * unit
-
-
-def reserve_bytes(sizes):
-    """What torch's caching allocator asks of the driver for blocks of these sizes, taken in this order.
-
-    Follows the allocator's published constants: blocks of 512 B in segments of 2 MiB up to 1 MiB, in segments of
-    20 MiB up to 10 MiB, above that in segments of their own. Free rests of segments already there are not counted on.
-    """
-    reserved = 0
-    rests = {True: [], False: []}  # small pool?: sorted sizes of free rests
-    for size in map(_rounded, sizes):
-        small = size <= _SMALL
-        pool = rests[small]
-        at = bisect_right(pool, size - 1)
-        if at < len(pool):
-            room = pool.pop(at)
-        else:
-            room = (
-                _SMALL_SEGMENT
-                if small
-                else _MEDIUM_SEGMENT
-                if size < _MEDIUM
-                else _rounded(size, _LARGE_ROUND)
-            )
-            reserved += room
-        rest = room - size
-        if rest >= _ROUND if small else rest > _SMALL:
-            insort(pool, rest)
-    return reserved
 
 
 def check_counts():

@@ -1,39 +1,88 @@
-"""How the bytes of an episode are laid out in host memory, and cut into batches to be moved one by one. Pure.
+"""How the bytes of an episode are laid out in host memory, cut into batches, and found on the device. Pure.
 
-Parts lie one after the other, each at a multiple of 512 bytes. A batch is one unbroken range of that layout, of at
-most `BATCH_BYTES`: a run of small parts of one device, or a stretch of a large one. So nothing is paid per tensor that
-can be paid per batch: looking whether the move is cancelled, telling progress, a checksum, a write to disk.
+Parts lie one after the other, each at a multiple of 512 bytes. A batch is one unbroken range of that layout, of one
+device and of at most `BATCH_BYTES`; a piece is what of a batch lies in one piece on the device, too. Allocators put
+small tensors side by side in whole blocks of 512 bytes, so neighbours here that are neighbours there become one piece,
+with the unused ends of their blocks. So little is paid per tensor that can be paid per batch: a call to copy, looking
+whether the move is cancelled, telling progress, a checksum, a write to disk.
 """
 
+from bisect import bisect_right
 from collections import namedtuple
+from itertools import accumulate, chain
+from operator import sub
 
 BATCH_BYTES = 16 << 20  # small enough that several threads end at about the same time
-_ALIGNMENT = 512
+BLOCK_BYTES = 512  # what allocators round to
 
-# A stretch of one part: its place in the list of parts, where it starts in that part, and its length in bytes.
-Stretch = namedtuple("Stretch", ("part", "start", "nbytes"))
+# A range of the layout: `nbytes` from `offset` on, of which `payload_bytes` are the parts' own, of device `index`.
+Batch = namedtuple("Batch", ("offset", "nbytes", "payload_bytes", "index"))
 
-# A range of the host's layout, `nbytes` long with its gaps, and the stretches in it from `offset` on, each aligned.
-Batch = namedtuple("Batch", ("offset", "nbytes", "stretches"))
+# `nbytes` at `place` on the device, which lie at `offset` in their batch.
+Piece = namedtuple("Piece", ("place", "offset", "nbytes"))
 
 
 def aligned(nbytes):
     """The room that so many bytes take in the layout."""
-    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+    return -(-nbytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def plan(parts):
-    """([Batch], bytes in all) for parts that are each (index of its device, bytes), in the order of the layout."""
-    batches, offset, start, run, device = [], 0, 0, [], None
-    for part, (index, size) in enumerate(parts):
-        for begin in range(0, size, BATCH_BYTES):
-            nbytes = min(BATCH_BYTES, size - begin)
-            if run and (index != device or offset + aligned(nbytes) - start > BATCH_BYTES):
-                batches.append(Batch(start, offset - start, run))
-                start, run = offset, []
-            device = index
-            run.append(Stretch(part, begin, nbytes))
-            offset += aligned(nbytes)
-    if run:
-        batches.append(Batch(start, offset - start, run))
-    return batches, offset
+class Layout:
+    """For parts of these sizes, in the order in which they are laid out, device by device: `counts` [(index, parts)].
+
+    `batches` cover `nbytes` in all, without a gap. With `whole_blocks` the allocator gives no two tensors bytes of the
+    same 512, and what a tensor leaves of its last 512 is nobody's.
+    """
+
+    def __init__(self, counts, sizes, whole_blocks):
+        self._sizes, self._whole_blocks = sizes, whole_blocks
+        self._rooms = [-(-nbytes // BLOCK_BYTES) * BLOCK_BYTES for nbytes in sizes]
+        self._ends = list(accumulate(self._rooms))
+        self.nbytes = self._ends[-1] if sizes else 0
+        self.batches = list(self._cut(counts))
+
+    def _cut(self, counts):
+        gaps = [
+            0,
+            *accumulate(map(sub, self._rooms, self._sizes)),
+        ]  # bytes before each part that are nobody's
+        parts, start, gaps_before = 0, 0, 0
+        for index, count in counts:
+            parts += count
+            while start < self._ends[parts - 1]:
+                end = min(start + BATCH_BYTES, self._ends[parts - 1])
+                gaps_by_then = gaps[bisect_right(self._ends, end)]  # a gap lies in one block, so in one batch
+                yield Batch(start, end - start, end - start - (gaps_by_then - gaps_before), index)
+                start, gaps_before = end, gaps_by_then
+
+    def pieces(self, places):
+        """[[Piece], …], one list a batch, with the parts at these places."""
+        cut, batches = [[] for _ in self.batches], zip(self.batches, range(len(self.batches)))
+        batch, number = next(batches, (None, None))
+        for place, offset, nbytes in self._runs(places):
+            while nbytes:
+                left = batch.offset + batch.nbytes - offset
+                if left <= 0:
+                    batch, number = next(batches)
+                    continue
+                taken = min(nbytes, left)
+                cut[number].append(Piece(place, offset - batch.offset, taken))
+                place, offset, nbytes = place + taken, offset + taken, nbytes - taken
+        return cut
+
+    def _runs(self, places):
+        """(place, offset, bytes) of what lies in one piece, in order."""
+        offsets = chain((0,), self._ends)
+        if not self._whole_blocks:
+            yield from zip(places, offsets, self._sizes)
+            return
+        expected, run = None, None
+        for place, offset, room in zip(places, offsets, self._rooms):
+            if place == expected:
+                expected += room
+                continue
+            if run is not None:
+                yield (*run, expected - run[0])
+            run, expected = (place, offset), place + room
+        if run is not None:
+            yield (*run, expected - run[0])

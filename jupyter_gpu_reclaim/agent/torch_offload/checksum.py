@@ -26,44 +26,33 @@ _BY_SUM, _BY_PLACE = -0x61C8864680B583EB, -0x4B47D0C5A1A8E2D3  # any odd numbers
 _BY_MIX = (-0x00AE502812AA7333, -0x3B314601E57A13AD)  # MurmurHash3's
 
 
-def of_views(views, lengths):
-    """The checksum of uint8 tensors of these lengths: what `of_image` gives for their image.
+def of_views(views):
+    """The checksum of uint8 tensors on one device, as if they lay one after the other, each filled up to whole rows.
 
-    They lie on one device, each at a multiple of 8 bytes. Large ones are read where they lie, what remains is packed
-    together. Takes up to about 2 MiB of the device's memory while it runs, for 16 MiB.
+    Each lies at a multiple of 8 bytes. Large ones are read where they lie, what remains is packed together. Takes up to
+    about 2 MiB of the device's memory while it runs, for 16 MiB.
     """
+    lengths = list(map(len, views))
     sums = _Sums(lengths, views[0].device) if views else None
     rests, rest_lengths = [], []
+
+    def pack():
+        for start, end in _runs(rest_lengths):
+            sums.add(_packed(rests[start:end], rest_lengths[start:end]))
+        rests.clear()
+        rest_lengths.clear()
+
     for view, nbytes in zip(views, lengths):
         whole = _whole_rows(nbytes)
         if whole:
+            pack()  # the rows come in the order of the views
             sums.add(view[:whole])
             view, nbytes = view[whole:], nbytes - whole
         if nbytes:
             rests.append(view)
             rest_lengths.append(nbytes)
-    for start, end in _runs(rest_lengths):
-        sums.add(_packed(rests[start:end], rest_lengths[start:end]))
-    return sums.mixed() if sums else 0
-
-
-def of_image(image, lengths):
-    """The checksum of a uint8 tensor that holds pieces of these lengths, each filled up with zeros to whole rows."""
-    sums = _Sums(lengths, image.device) if lengths else None
-    at, rests = 0, []  # rests: [[start, end]] with nothing between them that is summed before
-    for nbytes in lengths:
-        whole, end = _whole_rows(nbytes), at + row_bytes(nbytes)
-        if whole:
-            sums.add(image[at : at + whole])
-            at += whole
-        if rests and rests[-1][1] == at:
-            rests[-1][1] = end
-        else:
-            rests.append([at, end])
-        at = end
-    for start, end in rests:
-        if end > start:
-            sums.add(image[start:end])
+    if views:
+        pack()
     return sums.mixed() if sums else 0
 
 

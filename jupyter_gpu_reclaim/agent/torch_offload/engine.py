@@ -1,10 +1,12 @@
 """The steps of an offload and of an onload, in their order. Errors leave as they come: `TorchOffload` words them."""
 
 import time
+from itertools import islice
 
 from . import account, cuda, exchange, find, transfer
 from .accelerator import Accelerator
 from .host import HostBuffer
+from .needed import reserve_bytes
 from .outcome import NothingToMove, Offloaded, Onloaded
 
 
@@ -25,7 +27,7 @@ class Engine:
         for index in before:
             accelerator.synchronize(index)  # so that what the allocator still waits for counts as free
         decided = self._look(watch)
-        if not decided.parts:
+        if not decided.parts.storages:
             raise NothingToMove("Nothing on the GPU can be moved.", decided.unmovable)
         needed_bytes = self._needed(decided.parts)
         moving = transfer.Transfer(decided.parts, self.host, accelerator, self._exchange, verify)
@@ -77,21 +79,19 @@ class Engine:
 
     def _look(self, watch):
         """The `Account` of this moment. Every reference taken while looking is gone when it returns."""
-        decided = self._look_once(watch)
-        return self._look_once(watch, in_torchscript=True) if decided.unexplained_bytes else decided
+        decided = self._look_once(watch, thorough=False)
+        return self._look_once(watch, thorough=True) if decided.unmovable else decided
 
-    def _look_once(self, watch, **more):
-        found = find.find(self.accelerator.type, cuda.graph_types(), **more)
+    def _look_once(self, watch, thorough):
+        found = find.find(self.accelerator.type, cuda.graph_types(), thorough)
         watch.lap("find")
         decided = account.account(found, self.accelerator)
         watch.lap("account")
         return decided
 
     def _needed(self, parts):
-        sizes = {}
-        for part in parts:
-            sizes.setdefault(self.accelerator.uuid(part.index), []).append(part.nbytes)
-        return {uuid: account.reserve_bytes(of_one) for uuid, of_one in sizes.items()}
+        sizes = iter(parts.sizes)
+        return {self.accelerator.uuid(i): reserve_bytes(islice(sizes, count)) for i, count in parts.counts}
 
     def _commit(self, moving, before, watch):
         """Gives the device memory back; ({uuid: freed bytes}, problems). From here on it goes forward only.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .checksum import of_image
+from .checksum import of_views
 from .outcome import OutOfHostMemory
 
 _IN_MEMORY = ("tmpfs", "ramfs")
@@ -53,7 +53,7 @@ class SpillFile:
 
     def write(self, offset, piece):
         """Writes a uint8 CPU tensor to that place in the file."""
-        checksum = of_image(piece, [len(piece)])
+        checksum = of_views([piece])
         with self._lock:
             self._sums[offset] = checksum
         rest = _memory_of(piece)
@@ -82,7 +82,7 @@ class SpillFile:
                 if not got:
                     raise SpillDamaged("The spill file in {} has become shorter.".format(self._folder))
                 at, rest = at + got, rest[got:]
-            if of_image(piece, [nbytes]) == self._sums[offset]:
+            if of_views([piece]) == self._sums[offset]:
                 return piece
             os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_DONTNEED)
         raise SpillDamaged(

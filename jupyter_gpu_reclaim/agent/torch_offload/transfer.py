@@ -8,6 +8,7 @@ before the copy out, compared with the host's after it, while nothing has change
 the copy back, before any tensor is given its bytes.
 """
 
+import functools
 import threading
 import time
 
@@ -15,12 +16,15 @@ import torch
 
 from . import crew, staging
 from .accelerator import OutOfMemoryError
-from .batches import aligned, plan
-from .checksum import of_image, of_views
-from .exchange import bytes_of
+from .batches import Layout
+from .checksum import of_views
 from .find import no_user_code
 from .outcome import Cancelled, CopyDamaged
+from .places import address_of, index_of, place
 from .spill import SpillFile
+
+_storage_at = torch._C._construct_storage_from_data_pointer  # owns nothing
+_data_ptr = torch.UntypedStorage.data_ptr
 
 _PROGRESS_SECONDS = 0.2
 _DAMAGED_OUT = "A copy from the GPU has another checksum than the bytes there."
@@ -58,14 +62,14 @@ class Pace:
 
 
 class Transfer:
-    """The parts of one episode, with their places in the host buffer. With `verify` every byte is, both ways."""
+    """The `Parts` of one episode, with their room in the host buffer. With `verify` every byte is, both ways."""
 
     def __init__(self, parts, host, accelerator, exchange, verify=True):
         self.parts = parts
-        self.nbytes = sum(part.nbytes for part in parts)
+        self.nbytes = sum(parts.sizes)
         self._host, self._accelerator, self._exchange = host, accelerator, exchange
-        self._batches, self._layout_bytes = plan((part.index, part.nbytes) for part in parts)
-        self._in_memory = self._layout_bytes  # from there on the layout lies on disk
+        self._layout = Layout(parts.counts, parts.sizes, parts.whole_blocks)
+        self._in_memory = self._layout.nbytes  # from there on the layout lies on disk
         self._spill = None
         self._verify = verify
         self._sums = {}  # offset of a batch → checksum of its bytes on the device
@@ -78,7 +82,7 @@ class Transfer:
     @property
     def spilled_bytes(self):
         """How many bytes of the layout lie on disk."""
-        return self._layout_bytes - self._in_memory
+        return self._layout.nbytes - self._in_memory
 
     def reserve(self, host_limit_bytes, spill_room):
         """Takes the host memory for the layout and, if there is too little and somewhere to spill, disk for the rest.
@@ -86,8 +90,8 @@ class Transfer:
         Copying to disk takes a batch of memory besides, in each thread. Raises OutOfHostMemory when both together are
         too little.
         """
-        if spill_room is not None and host_limit_bytes is not None and host_limit_bytes < self._layout_bytes:
-            ends = (batch.offset + batch.nbytes for batch in self._batches)
+        if spill_room is not None and host_limit_bytes is not None and host_limit_bytes < self._layout.nbytes:
+            ends = (batch.offset + batch.nbytes for batch in self._layout.batches)
             self._in_memory = max((end for end in ends if end <= host_limit_bytes), default=0)
         self._host.reserve(self._in_memory, host_limit_bytes)
         if self.spilled_bytes:
@@ -99,7 +103,7 @@ class Transfer:
         Raises CopyDamaged.
         """
         self.synchronize()  # what the user's streams still do must be in the bytes
-        self._each_batch(lambda batch, copier: self._out(batch, copier, pace))
+        self._each_batch(self.parts.places, functools.partial(self._out, pace))
         if self._spill is not None:
             self._spill.settle()
         pace.check()
@@ -109,13 +113,15 @@ class Transfer:
         self._exchange.vacate(self.parts)
 
     def homes(self):
-        """Device memory for every part, not filled yet. Raises what the allocator raises, with nothing changed."""
+        """A storage with device memory for every part, not filled yet. Raises what the allocator raises, with nothing
+        changed."""
         return self._exchange.homes(self.parts)
 
     def copy_in(self, homes, pace):
         """Fills the homes from the host buffer. Raises CopyDamaged."""
         self.synchronize()  # the homes may be memory that something was still at work on
-        self._each_batch(lambda batch, copier: self._in(batch, copier, homes, pace))
+        places = list(map(place, map(index_of, self.parts.places), map(_data_ptr, homes)))
+        self._each_batch(places, functools.partial(self._in, pace))
 
     def move_in(self, homes):
         """Gives every part its filled home: from here on the bytes are on the device again."""
@@ -127,7 +133,7 @@ class Transfer:
 
     def synchronize(self):
         """Waits for all work on the devices of the parts."""
-        for index in sorted({part.index for part in self.parts}):
+        for index in sorted({batch.index for batch in self._layout.batches}):
             self._accelerator.synchronize(index)
 
     def discard(self):
@@ -135,33 +141,37 @@ class Transfer:
         if self._spill is not None:
             self._spill.close()
 
-    def _each_batch(self, act):
-        """`act(batch, copier)` for every batch, in the crew's threads; the devices are done with it when it returns."""
+    def _each_batch(self, places, act):
+        """`act(copier, batch, pieces)` for every batch, the parts being at these places, in the crew's threads.
+
+        The devices are done with it when it returns.
+        """
         copier = staging.best(self._accelerator, self._host)
+        work = list(zip(self._layout.batches, self._layout.pieces(places)))
         try:
-            crew.each(lambda batch: act(batch, copier), self._batches, crew.size())
+            crew.each(lambda item: act(copier, *item), work, crew.size())
             self.synchronize()
         finally:
             copier.close()
 
-    def _out(self, batch, copier, pace):
+    def _out(self, pace, copier, batch, pieces):
         """One batch to the host, in one of the crew's threads."""
         pace.check()
         with no_user_code():
-            on_device = _stretches(batch, lambda part: bytes_of(self.parts[part].storage))
+            on_device = self._on_device(batch, pieces)
             if self._verify:
-                self._sums[batch.offset] = _sum_on_device(batch, on_device)
+                self._sums[batch.offset] = _sum_on_device(batch, pieces, on_device)
             in_memory = batch.offset < self._in_memory
             image = self._host.slice(batch.offset, batch.nbytes) if in_memory else _scratch(batch)
-            on_host = _Image(image, batch)
-            copier.to_host(on_host.stretches, on_device)
-            if self._verify and on_host.checksum() != self._sums[batch.offset]:
-                raise CopyDamaged(_DAMAGED_OUT, self._index(batch))
+            on_host = _on_host(image, pieces)
+            copier.to_host(on_host, on_device)
+            if self._verify and self._sum_on_host(image, on_host) != self._sums[batch.offset]:
+                raise CopyDamaged(_DAMAGED_OUT, batch.index)
             if not in_memory:
                 self._spill.write(batch.offset - self._in_memory, image)
-        pace.step(sum(_lengths(batch)))
+        pace.step(batch.payload_bytes)
 
-    def _in(self, batch, copier, homes, pace):
+    def _in(self, pace, copier, batch, pieces):
         """One batch to the device, in one of the crew's threads."""
         pace.check()
         with no_user_code():
@@ -169,60 +179,41 @@ class Transfer:
                 image = self._host.slice(batch.offset, batch.nbytes)
             else:
                 image = self._spill.read(batch.offset - self._in_memory, batch.nbytes)
-            on_device, on_host = _stretches(batch, homes.__getitem__), _Image(image, batch)
-            copier.to_device(on_device, on_host.stretches)
+            on_device, on_host = self._on_device(batch, pieces), _on_host(image, pieces)
+            copier.to_device(on_device, on_host)
             checksum = self._sums.get(batch.offset)
-            if checksum is not None and _sum_on_device(batch, on_device) != checksum:
-                intact = on_host.checksum() == checksum
-                raise CopyDamaged(_DAMAGED_BACK if intact else _DAMAGED_THERE, self._index(batch), intact)
-        pace.step(sum(_lengths(batch)))
+            if checksum is not None and _sum_on_device(batch, pieces, on_device) != checksum:
+                intact = self._sum_on_host(image, on_host) == checksum
+                raise CopyDamaged(_DAMAGED_BACK if intact else _DAMAGED_THERE, batch.index, intact)
+        pace.step(batch.payload_bytes)
 
-    def _index(self, batch):
-        return self.parts[batch.stretches[0].part].index
+    def _on_device(self, batch, pieces):
+        """uint8 views of the pieces. They own nothing: the storages in them must live on."""
+        device = self._accelerator.device(batch.index)
+        empty = functools.partial(torch.empty, 0, dtype=torch.uint8, device=device)
+        return [empty().set_(_storage_at(address_of(p.place), device, p.nbytes)) for p in pieces]
 
-
-class _Image:
-    """A batch on the host: `stretches` are the uint8 views of what is in it."""
-
-    def __init__(self, image, batch):
-        self._image, self._lengths = image, _lengths(batch)
-        pieces = image.split([n for nbytes in self._lengths for n in (nbytes, aligned(nbytes) - nbytes)])
-        self.stretches, self._gaps = pieces[::2], pieces[1::2]
-
-    def checksum(self):
-        """What `_sum_on_device` gives for the same bytes."""
-        gaps = [gap for gap in self._gaps if len(gap)]
-        if gaps:
-            torch._foreach_zero_(gaps)
-        return of_image(self._image, self._lengths)
+    def _sum_on_host(self, image, views):
+        return of_views([image] if self.parts.whole_blocks else views)  # the same rows, with fewer calls
 
 
-def _sum_on_device(batch, views):
+def _on_host(image, pieces):
+    return [image[p.offset : p.offset + p.nbytes] for p in pieces]
+
+
+def _sum_on_device(batch, pieces, views):
     """The checksum of the batch's bytes on the device, taken there.
 
     Where the device has no room left for the little that takes, its bytes are read a second time instead: a fault
     that comes and goes is noticed by that, too.
     """
     try:
-        return of_views(views, _lengths(batch))
+        return of_views(views)
     except OutOfMemoryError:
-        again = _Image(_scratch(batch), batch)
-        torch._foreach_copy_(again.stretches, views)
-        return again.checksum()
+        again = _on_host(_scratch(batch), pieces)
+        torch._foreach_copy_(again, views)
+        return of_views(again)
 
 
 def _scratch(batch):
     return torch.zeros(batch.nbytes, dtype=torch.uint8, device="cpu")
-
-
-def _lengths(batch):
-    return [stretch.nbytes for stretch in batch.stretches]
-
-
-def _stretches(batch, whole):
-    """The uint8 views on the device, one a stretch of the batch; `whole(part)` is the view of a whole part."""
-    views = []
-    for part, start, nbytes in batch.stretches:
-        view = whole(part)
-        views.append(view if len(view) == nbytes else view[start : start + nbytes])
-    return views

@@ -38,7 +38,7 @@ FULL: tuple[Row, ...] = (
     ("whole", {**TRAINING, "rounds": 5}),
     ("whole", {**TRAINING, "rounds": 5, "verify": True}),
     ("by_hand", {**TRAINING, "rounds": 3}),
-    ("file", {**TRAINING, "rounds": 3}),
+    ("file", {**TRAINING, "rounds": 7}),
     ("kishu", {"count": 20, "nbytes": 5_000_000, "rounds": 3}),
     ("small", {"count": 10_000, "nbytes": 30_000, "rounds": 7}),
     ("reclaim", {"count": 100, "nbytes": 1_000_000, "rounds": 9, "at_most": 60}),

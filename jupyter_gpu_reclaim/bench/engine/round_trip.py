@@ -104,7 +104,11 @@ def round_trip(client: Any) -> float:
 
 async def reclaimed(notebook: OpenNotebook) -> float:
     """Seconds from the intent in the log to the outcome there; then a cell brings the bytes back and checks them."""
-    await notebook.server.request("POST", f"/gpu-reclaim/api/kernels/{notebook.kernel_id}/reclaim", {})
+    path = f"/gpu-reclaim/api/kernels/{notebook.kernel_id}/reclaim"
+    async with asyncio.timeout(REPLY_SECONDS):
+        # refused (409) until the agent has looked for background work after the last cell
+        while "decision" not in await notebook.server.request("POST", path, {}, accept=(409,)):
+            await asyncio.sleep(0.2)
     await notebook.wait_for_phase("reclaimed")
     log = await notebook.server.request("GET", "/gpu-reclaim/api/log?limit=1000")
     rows = [row for row in log["transitions"] if row["kernel_id"] == notebook.kernel_id]

@@ -1,5 +1,6 @@
 // The device's memory: a share of the board, cached in segments as CUDA's allocator does (512-byte rounding; 2 MiB, 20 MiB
 // or exact segments; split, merge; one retry after giving the cache back). "Device memory" is anonymous host memory.
+// Before it gives up it asks the agent of this process, if there is one, for room, and tries again when told to.
 #pragma once
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -8,6 +9,7 @@
 #include <mutex>
 #include <set>
 
+#include "ask_for_room.h"
 #include "connection.hpp"
 
 namespace simgpu {
@@ -59,8 +61,11 @@ struct Allocator final : c10::DeviceAllocator {
     if (connection().mode(MODE_WARM_PAGES) && access != PROT_NONE) memset(at, 0, bytes);
     return at;
   }
+  static size_t segment_bytes(size_t n, bool small) {
+    return small ? kSmallSegment : n < kExactFrom ? kLargeSegment : up(n, kSmallSegment);
+  }
   Block* from_board(DeviceIndex d, size_t n, bool small) {
-    size_t bytes = small ? kSmallSegment : n < kExactFrom ? kLargeSegment : up(n, kSmallSegment);
+    size_t bytes = segment_bytes(n, small);
     auto& board = connection();
     if (!board.take(d, bytes)) return nullptr;
     int access = board.mode(MODE_PROTECT) && !open_depth ? PROT_NONE : PROT_READ | PROT_WRITE;
@@ -92,8 +97,17 @@ struct Allocator final : c10::DeviceAllocator {
         stats[d].num_alloc_retries++;
         b = from_board(d, n, small);
       }
+      for (double since = room_seconds(); !b;) {
+        auto missing = segment_bytes(n, small) + (board.row[d] ? 0 : board.shared().context_bytes);
+        guard.unlock();   // others go on allocating and freeing meanwhile
+        bool again = ask_for_room(d, missing, room_seconds() - since);
+        guard.lock();
+        if (!again) break;
+        b = from_cache(d, n, small);
+        if (!b) b = from_board(d, n, small);
+      }
     }
-    if (!b) out_of_memory(d, requested);
+    if (!b) out_of_memory(d, segment_bytes(n, small));
     if (b->bytes - n >= (small ? 512 : kSmall)) {
       char* rest = b->at + n;
       blocks[rest] = Block{rest, b->bytes - n, 0, b->segment, false};
@@ -110,11 +124,11 @@ struct Allocator final : c10::DeviceAllocator {
     count(stats[d].requested_bytes, small, sign * (int64_t)b.requested);
     for (auto* a : {&stats[d].allocation, &stats[d].active}) count(*a, small, sign);
   }
-  [[noreturn]] void out_of_memory(DeviceIndex d, size_t requested) {
+  [[noreturn]] void out_of_memory(DeviceIndex d, size_t bytes) {
     stats[d].num_ooms++;
     auto& board = connection();
     auto now = [](const StatArray& a) { return a[0].current; };
-    TORCH_CHECK_WITH(OutOfMemoryError, false, "simgpu out of memory. Tried to allocate ", requested, " bytes. GPU ", (int)d,
+    TORCH_CHECK_WITH(OutOfMemoryError, false, "simgpu out of memory. Tried to allocate ", bytes, " bytes. GPU ", (int)d,
       " has a total capacity of ", board.shared().device[d].total_bytes, " bytes of which ", board.free_bytes(d),
       " are free. This process has ", board.row[d] ? board.row[d]->used_bytes : 0, " bytes in use; ", now(stats[d].allocated_bytes),
       " allocated by PyTorch, ", now(stats[d].reserved_bytes), " reserved. (simulated GPU)");

@@ -1,0 +1,126 @@
+/** The sidebar as a widget: listens to the model, asks for history while it is seen, and passes presses on. */
+
+import type { IThemeManager } from '@jupyterlab/apputils';
+import { ReactWidget } from '@jupyterlab/ui-components';
+import type { CommandRegistry } from '@lumino/commands';
+import type { Message } from '@lumino/messaging';
+import { Poll } from '@lumino/polling';
+import { Menu } from '@lumino/widgets';
+import * as React from 'react';
+
+import { Chart } from './components/Chart';
+import { gpuIcon } from './components/icons';
+import type { RowActions } from './components/KernelRow';
+import { Panel } from './components/Panel';
+import type { Change, Model } from './model';
+import { cardsOf } from './select/cards';
+import { announcements } from './select/changes';
+import { keepChoices } from './select/keep';
+import { noticesOf } from './select/notices';
+import { rowsOf, type Row } from './select/rows';
+import { seriesOf, totalsOf } from './select/totals';
+import { CommandIDs, SIDEBAR, type IGpuReclaim } from './tokens';
+
+const HISTORY_MS = 60_000;
+
+export class Sidebar extends ReactWidget {
+  private spoken = '';
+  private readonly history: Poll;
+  private readonly menu: Menu;
+
+  constructor(
+    private readonly gpuReclaim: IGpuReclaim,
+    private readonly commands: CommandRegistry,
+    private readonly themes: IThemeManager | null
+  ) {
+    super();
+    const { trans } = gpuReclaim.language;
+    this.id = SIDEBAR;
+    this.addClass('jp-GpuReclaim');
+    this.title.icon = gpuIcon;
+    this.title.caption = trans.__('GPU reclaim');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', trans.__('GPU reclaim'));
+    this.menu = new Menu({ commands });
+    gpuReclaim.model.changed.connect(this.onChange, this);
+    gpuReclaim.preferences.changed.connect(this.update, this);
+    themes?.themeChanged.connect(this.update, this);
+    this.history = new Poll({
+      name: 'gpu-reclaim:history',
+      factory: () => gpuReclaim.model.lookBack(new Date()),
+      frequency: { interval: HISTORY_MS, backoff: true },
+      standby: () => (this.isVisible ? 'when-hidden' : true),
+      auto: false
+    });
+  }
+
+  override dispose(): void {
+    if (!this.isDisposed) {
+      this.history.dispose();
+      this.menu.dispose();
+    }
+    super.dispose(); // which ends the signals' connections, too
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    void this.history.refresh();
+    void this.gpuReclaim.model.look();
+    this.update();
+  }
+
+  protected override render(): JSX.Element {
+    const { language, model, preferences } = this.gpuReclaim;
+    const { status, history } = model.state;
+    const now = new Date();
+    const series = seriesOf(history);
+    const chart = series && (
+      <Chart key={`${this.themes?.theme} ${preferences.units}`} series={series} units={preferences.units} trans={language.trans} />
+    );
+    return (
+      <Panel
+        notices={noticesOf(model.state, language.trans)}
+        totals={totalsOf(model.state, language)}
+        cards={status ? cardsOf(status, language) : []}
+        rows={status ? rowsOf(status, now, language) : []}
+        known={status !== null}
+        chart={chart}
+        spoken={this.spoken}
+        actions={this.actions}
+        showLog={() => void this.commands.execute(CommandIDs.showLog)}
+        trans={language.trans}
+      />
+    );
+  }
+
+  private readonly actions: RowActions = {
+    open: row => this.execute(CommandIDs.open, row),
+    reclaim: row => this.execute(CommandIDs.reclaim, row),
+    restore: row => this.execute(CommandIDs.restore, row),
+    unkeep: row => this.execute(CommandIDs.unkeep, row),
+    keep: (row, button) => {
+      const { model, language } = this.gpuReclaim;
+      const policy = model.state.status?.policy;
+      this.menu.clearItems();
+      for (const { label, seconds } of policy ? keepChoices(policy, new Date(), language.trans) : []) {
+        this.menu.addItem({ command: CommandIDs.keep, args: { kernelId: row.kernelId, seconds, label } });
+      }
+      const { left, bottom } = button.getBoundingClientRect();
+      this.menu.open(left, bottom);
+    }
+  };
+
+  private execute(command: string, row: Row): void {
+    void this.commands.execute(command, { kernelId: row.kernelId });
+  }
+
+  private onChange(_: Model, { before, now }: Change): void {
+    const news = announcements(before, now, this.gpuReclaim.language);
+    if (news.length > 0) {
+      this.spoken = news.join('. ');
+    }
+    if (this.isVisible) {
+      this.update();
+    }
+  }
+}
