@@ -43,7 +43,7 @@ async def test_a_day_of_reclaims_and_restores() -> None:
     """Bytes by GPU follow the kernels; episodes, durations, waits and a return within the cooldown are counted once."""
     world = World(g0=16 * GIB)
     made, registry = metrics(waiting=3, dropped=2)
-    policy = replace(Policy(), pressure_idle_after=timedelta(0))
+    policy = replace(Policy(), pressure_idle_after=timedelta(0), warn_before=timedelta(0))
     one = Reconciler(world.observer, world.kernels_port, world.log, world.clock, policy)
     one.on_change(made.see)
 
