@@ -90,7 +90,7 @@ class Histories(People):
         self._fails("host full", torch_offload.OutOfHostMemory, host_limit_bytes=100)
 
     @HOLDING
-    @rule(skip=st.integers(0, 12))
+    @rule(skip=st.integers(0, 4))
     def copy_fails(self, skip: int) -> None:
         """A copy to the host fails somewhere in the middle."""
         self.bench.board.set_fault("copy", FAILED, skip=skip)
@@ -123,7 +123,7 @@ class Histories(People):
             board.set_other_used(0, index)
 
     @AWAY
-    @rule(skip=st.integers(0, 12))
+    @rule(skip=st.integers(0, 4))
     def copy_back_fails(self, skip: int) -> None:
         """A copy to the device fails somewhere in the middle."""
         self.bench.board.set_fault("copy", FAILED, skip=skip)
@@ -187,7 +187,7 @@ def run(count: int, number: int) -> dict[str, int]:
     """So many histories, from a seed; what happened in them. Raises with the shortest history that fails."""
     torch.set_num_threads(1)
     _bench[:] = [Bench(os.environ[BOARD_VARIABLE])]
-    batches.BATCH_BYTES = 16384  # so little data in many copies, too; only `Layout` reads it anew
+    batches.BATCH_BYTES = 1 << 17  # so little data in many copies, too; only `Layout` reads it anew
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what torch imports late
     gc.collect()
     gc.freeze()  # what was imported need not be looked through each time: what the histories make is still found

@@ -16,7 +16,7 @@ def _flip(bench: Any, skip: int) -> None:
     bench.board.set_fault("copy", FLIP_BIT, skip=skip, count=1)
 
 
-@small_batches()
+@small_batches(1 << 14)
 def flipped_on_the_way_out(bench: Any) -> dict[str, Any]:
     """One bit in one of the copies of an offload; each copy in turn, until there are no more copies to flip."""
     subject, alarms, skip = _Subject(bench), [], 0
@@ -37,7 +37,7 @@ def flipped_on_the_way_out(bench: Any) -> dict[str, Any]:
     }
 
 
-@small_batches()
+@small_batches(1 << 14)
 def flipped_on_the_way_back(bench: Any) -> dict[str, Any]:
     """One bit in one of the copies of an onload; each in turn. The bytes on the host stay, and come back right."""
     subject, alarms, skip = _Subject(bench), [], 0

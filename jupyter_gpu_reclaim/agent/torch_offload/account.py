@@ -146,7 +146,8 @@ def _reasons_by_holder(found, graph_alive):
     taken = cuda.seen_through_array_interface(found.tensors)
     addressed = [key for key, tensor in zip(found.looks_at, found.tensors) if id(tensor) in taken]
     unnamed = held_without_name(found)
-    reasons = dict.fromkeys(unnamed, FROZEN if gc.get_freeze_count() else HELD_OUTSIDE)
+    # (counting what is frozen takes as long as looking through it, so only where it matters)
+    reasons = dict.fromkeys(unnamed, FROZEN if unnamed and gc.get_freeze_count() else HELD_OUTSIDE)
     reasons.update(
         dict.fromkeys(addressed, ARRAY_INTERFACE)
     )  # the plainest reason comes last, and is the one given
