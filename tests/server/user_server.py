@@ -33,7 +33,9 @@ def become(uid: int) -> list[str] | None:
     needed = [jupyter_server.__file__, str(nvml_library()), str(torch_device_library())]
     for rights in ((), READING_ALL):
         command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *rights]
-        read = "import sys\nfor path in sys.argv[1:]: open(path).close()"
+        # the interpreter is started again from inside, as kernels are: the first start still had root's rights
+        read = "import subprocess, sys\nfor path in sys.argv[1:]: open(path).close()\n"
+        read += "subprocess.run([sys.executable, '-c', ''], check=True)"
         if not subprocess.run(
             [*command, sys.executable, "-c", read, *needed], capture_output=True
         ).returncode:
