@@ -91,7 +91,6 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         policy = self.to_policy()
         self.reclaim_log = self._log()
         started.push_async_callback(self.reclaim_log.close)
-        await self.reclaim_log.open()
         self._links = links = AgentLinks(
             Path(jupyter_runtime_dir()), self._welcome(), self.log, lambda kernel_id: reconciler.wake()
         )
@@ -113,6 +112,9 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         events = Events(serverapp.event_logger, links, kernels, injection, self.log)
         started.push_async_callback(links.stop)
         await links.start()
+        started.callback(injection.remove)
+        injection.install()  # before all else that takes time: a kernel that starts earlier never has an agent
+        await self.reclaim_log.open()
         reconciler.on_change(events.tell)
         housekeeping = Housekeeping(self.reclaim_log, SystemClock(), self._retention())
         started.push_async_callback(housekeeping.stop)
@@ -128,8 +130,6 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
         started.callback(events.stop)
         events.start()
-        started.callback(injection.remove)
-        injection.install()
         self.reconciler = reconciler
 
     def _log(self) -> QueuedReclaimLog:
