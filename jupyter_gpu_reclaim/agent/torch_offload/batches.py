@@ -42,10 +42,8 @@ class Layout:
         self.batches = list(self._cut(counts))
 
     def _cut(self, counts):
-        gaps = [
-            0,
-            *accumulate(map(sub, self._rooms, self._sizes)),
-        ]  # bytes before each part that are nobody's
+        # bytes before each part that are nobody's
+        gaps = [0, *accumulate(map(sub, self._rooms, self._sizes))]
         parts, start, gaps_before = 0, 0, 0
         for index, count in counts:
             parts += count
@@ -57,13 +55,13 @@ class Layout:
 
     def pieces(self, places):
         """[[Piece], …], one list a batch, with the parts at these places."""
-        cut, batches = [[] for _ in self.batches], zip(self.batches, range(len(self.batches)))
-        batch, number = next(batches, (None, None))
+        cut, batches = [[] for _ in self.batches], enumerate(self.batches)
+        number, batch = next(batches, (None, None))
         for place, offset, nbytes in self._runs(places):
             while nbytes:
                 left = batch.offset + batch.nbytes - offset
                 if left <= 0:
-                    batch, number = next(batches)
+                    number, batch = next(batches)
                     continue
                 taken = min(nbytes, left)
                 cut[number].append(Piece(place, offset - batch.offset, taken))
