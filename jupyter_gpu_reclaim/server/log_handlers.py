@@ -25,6 +25,12 @@ class PastHandler(Handler):
 
     _track_activity = False
 
+    @property
+    def running(self) -> Any:
+        """The extension. Raises `Problem` where it does not run."""
+        _ = self.reconciler  # which raises it
+        return self.extensionapp
+
     def argument(self, name: str, kind: type) -> Any:
         """A query argument as a value of the kind; None where it is not given. Raises `WireError`."""
         text = self.get_query_argument(name, None)
@@ -60,12 +66,10 @@ class LogHandler(PastHandler):
     @with_problems
     async def get(self) -> None:
         """GET log."""
-        self.reconciler  # noqa: B018 (raises where nothing runs)
+        extension = self.running
         limit = whole_number(self.get_query_argument("limit", "100"), "limit", 1, MOST_ROWS)
         after = self.argument("after", str)
-        rows, following = await self.extensionapp.reclaim_log.query(
-            **self.filters(), after=after, limit=limit
-        )
+        rows, following = await extension.reclaim_log.query(**self.filters(), after=after, limit=limit)
         self.finish({"transitions": to_json(rows), "next": following})
 
 
@@ -77,11 +81,11 @@ class ExportHandler(PastHandler):
     @with_problems
     async def get(self) -> None:
         """GET log/export. Sent a page at a time; where the log fails in between the connection is cut, not ended."""
-        self.reconciler  # noqa: B018 (raises where nothing runs)
+        extension = self.running
         kind = self.get_query_argument("format", "csv")
         if kind not in export.FORMATS:
             raise WireError(f"format must be one of {', '.join(export.FORMATS)}")
-        pages = export.pages(self.extensionapp.reclaim_log, **self.filters())
+        pages = export.pages(extension.reclaim_log, **self.filters())
         page = await anext(pages)
         self.set_header("Content-Type", export.FORMATS[kind])
         self.set_header("Content-Disposition", f'attachment; filename="gpu-reclaim-log.{kind}"')
@@ -104,12 +108,12 @@ class HistoryHandler(PastHandler):
     @with_problems
     async def get(self) -> None:
         """GET history."""
-        self.reconciler  # noqa: B018 (raises where nothing runs)
+        extension = self.running
         until = self.argument("until", datetime) or datetime.now(UTC)
         since = self.argument("since", datetime) or until - timedelta(hours=1)
         text = self.get_query_argument("step", None)
         step = None if text is None else whole_number(text, "step", 10, 366 * 86400)
-        self.finish(await self.extensionapp.usage.history(since, until, step))
+        self.finish(await extension.usage.history(since, until, step))
 
 
 class TotalsHandler(PastHandler):
@@ -120,8 +124,8 @@ class TotalsHandler(PastHandler):
     @with_problems
     async def get(self) -> None:
         """GET totals."""
-        self.reconciler  # noqa: B018 (raises where nothing runs)
-        self.finish(await self.extensionapp.usage.totals(datetime.now().astimezone()))
+        extension = self.running
+        self.finish(await extension.usage.totals(datetime.now().astimezone()))
 
 
 class ReportHandler(PastHandler):
@@ -132,15 +136,15 @@ class ReportHandler(PastHandler):
     @with_problems
     async def get(self) -> None:
         """GET report, as JSON or as a page."""
-        self.reconciler  # noqa: B018 (raises where nothing runs)
+        extension = self.running
         until = self.argument("until", datetime) or datetime.now(UTC)
         since = self.argument("since", datetime) or until - timedelta(days=7)
         kind = self.get_query_argument("format", "json")
         if kind not in ("json", "html"):
             raise WireError("format must be one of json, html")
         try:
-            assumptions = making.assumed(self.extensionapp.report_settings())
-            found = await making.make(self.extensionapp.usage.store, since, until, assumptions)
+            assumptions = making.assumed(extension.report_settings())
+            found = await making.make(extension.usage.store, since, until, assumptions)
         except (NoIntensity, ValueError) as error:
             raise WireError(str(error)) from error
         if kind == "html":
