@@ -144,10 +144,13 @@ class FrontEnd:
         return await self.row_where(phase="reclaimed", waiting=0)
 
     async def refusal(self, reason: str, naming: str = "") -> None:
-        """Asks for this kernel's GPU until it is refused for this reason, in a sentence with `naming` in it."""
+        """Asks for this kernel's GPU until it is refused for this reason, in a sentence with `naming` in it.
+
+        Until the agent has reported, an order may go out: the agent's own look then refuses it, and nothing moves.
+        """
         async with asyncio.timeout(PATIENCE_SECONDS):
             answer: dict[str, Any] = {}
             while answer.get("reason") != reason or naming not in answer["message"]:
                 answer = await self.ask_to_reclaim()
-                assert (await self.row())["phase"] == "resident", answer
+                assert (await self.row())["phase"] in ("resident", "reclaiming"), answer
                 await asyncio.sleep(0.03)

@@ -169,8 +169,10 @@ def test_work_left_behind_is_named(day: Day, name: str) -> None:
 
     async def play() -> None:
         await day.page.run(leave)
-        await day.page.refusal("background_work", name)
-        await day.page.run(end)
+        try:
+            await day.page.refusal("background_work", name)
+        finally:  # the next test has the same kernel
+            await day.page.run(end)
 
     day.run(play())
 
