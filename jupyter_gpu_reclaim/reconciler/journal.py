@@ -16,7 +16,7 @@ INTENT_PATIENCE_SECONDS = 10.0
 """A reclaim whose intent is not written by then is not done."""
 RECORD_PATIENCE_SECONDS = 1.0
 """A restore is held up for no longer than this by a log that hangs."""
-RESTORE_PATIENCE_SECONDS = 0.005
+RESTORE_PATIENCE_SECONDS = 0.002
 """How long a cell's data waits for the row that says so: a slow disk is not waited for. If the server dies in between,
 the agent says where the data is, and the log is brought into line with it.
 """
