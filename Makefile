@@ -11,9 +11,9 @@ demo: .venv/demo
 lab: .venv/lab
 	$(BIN)/jupyter gpu-reclaim lab
 
-# Two at a time: most tests wait for a kernel most of the time.
+# Three at a time: most tests wait for a kernel most of the time.
 test: .venv/test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 bench: .venv-bench/bench
 	.venv-bench/bin/jupyter gpu-reclaim bench
