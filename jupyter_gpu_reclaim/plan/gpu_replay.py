@@ -1,0 +1,394 @@
+"""One GPU's days in virtual time. Every rule is the product's: `decide()`, `advance()` and what rounds hand on.
+
+What is modelled here is the world around them: cells come and end, moves take their time on a link that does one move
+in each direction at once, and the loop looks when something wakes it or at the next tick after time alone may change
+an answer. Between these nothing can change, so nobody is asked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from heapq import heappop, heappush
+from itertools import count
+
+from jupyter_gpu_reclaim.core.admission import track_overtaken
+from jupyter_gpu_reclaim.core.horizon import next_change
+from jupyter_gpu_reclaim.core.model import (
+    Admit,
+    Decision,
+    Event,
+    Gpu,
+    Holding,
+    Keep,
+    Phase,
+    Policy,
+    Reason,
+    Reclaim,
+    Restore,
+    Snapshot,
+    Transition,
+    Wait,
+    Warn,
+)
+from jupyter_gpu_reclaim.core.pace import WINDOW, measure, track_residence
+from jupyter_gpu_reclaim.core.phase import advance
+from jupyter_gpu_reclaim.core.policy import decide
+from jupyter_gpu_reclaim.core.pressure import track_pressure
+from jupyter_gpu_reclaim.core.priorities import priority_of
+from jupyter_gpu_reclaim.plan.costs import Machine
+from jupyter_gpu_reclaim.plan.seat import Seat, State, instant, microseconds
+from jupyter_gpu_reclaim.plan.tally import Tally
+from jupyter_gpu_reclaim.plan.trace import SECOND, TraceKernel
+
+Witness = Callable[[Snapshot, tuple[Decision, ...]], None]
+ROOM_WAIT = 30 * SECOND
+"""The product's `room_wait_seconds`: what waits longer is counted as an out of memory, and waits on."""
+MOVING = "moving"
+"""A wait's cause while the kernel's own bytes are on their way."""
+_ARRIVAL, _END, _MOVED, _LOOK = range(4)
+
+
+class GpuReplay:
+    """The kernels of one GPU over `span` microseconds. `witness` sees each round; `rows`, if given, each transition."""
+
+    def __init__(
+        self,
+        uuid: str,
+        kernels: list[TraceKernel],
+        span: int,
+        policy: Policy,
+        machine: Machine,
+        tick_seconds: float,
+        witness: Witness | None = None,
+        rows: list[Transition] | None = None,
+    ) -> None:
+        self.uuid, self.span, self.policy, self.machine = uuid, span, policy, machine
+        self.tick = max(1, round(tick_seconds * SECOND))
+        self.seats = [Seat(number, kernel, uuid) for number, kernel in enumerate(kernels)]
+        self.tally = Tally(gpu_time=span)
+        self._witness, self._rows = witness, rows
+        self._events: list[tuple[int, int, int, int, int]] = []  # at, serial, kind, seat, generation
+        self._serial = count()
+        self._by_name = {seat.trace.kernel_id: seat for seat in self.seats}
+        self._live: dict[int, Seat] = {}  # those about which `decide()` may have something to say
+        self._waiting = 0
+        self._running, self._running_since = 0, 0
+        self._used = self._away = 0  # bytes on the GPU and in host memory
+        self._link_free_at = {Event.RECLAIM_DONE: 0, Event.RESTORE_DONE: 0}
+        self._look_at: int | None = None
+        self._ask = False  # something happened that the loop is woken by
+        self._unsettled = False  # the last round left somebody waiting or put something off
+        self._overtaken: Mapping[str, int] = {}
+        self._residence: Mapping[str, timedelta] = {}
+        self._short_since: Mapping[str, datetime] = {}
+        self._moves: deque[Transition] = deque()
+        self._first_look = self._until_first_look()
+        for seat in self.seats:
+            seat.priority = priority_of(seat.holding(), policy)
+            seat.seen = None
+            self._plan_cell(seat, 0)
+
+    def _until_first_look(self) -> int:
+        """How long after a cell's end time alone may first bring an act, with nobody waiting."""
+        idle = Holding(
+            kernel_id="", label="", footprint={self.uuid: 1}, managed=True, mechanism="any", background_work=(),
+            gpu_busy=False, last_active_at=instant(0),
+        )  # fmt: skip
+        change = next_change([idle], self.policy, instant(0) - timedelta(microseconds=1))
+        return self.span if change is None else microseconds(change)
+
+    def run(self) -> Tally:
+        """Replay it all. To be called once."""
+        events, seats = self._events, self.seats
+        while events and events[0][0] < self.span:
+            now = events[0][0]
+            while events and events[0][0] == now:
+                _, _, kind, number, generation = heappop(events)
+                if kind == _ARRIVAL:
+                    self._arrive(seats[number], now)
+                elif kind == _END:
+                    self._end(seats[number], now)
+                elif kind == _LOOK:
+                    stale = now != self._look_at if number < 0 else seats[number].generation != generation
+                    self._ask = self._ask or not stale
+                elif seats[number].generation == generation:
+                    self._moved(seats[number], now)
+            if self._ask:
+                self._round(now)
+        self._close()
+        return self.tally
+
+    def _push(self, at: int, kind: int, number: int, generation: int = 0) -> None:
+        heappush(self._events, (at, next(self._serial), kind, number, generation))
+
+    def _next_tick(self, at: int) -> int:
+        return -(-at // self.tick) * self.tick
+
+    # -- cells ------------------------------------------------------------------------------------------------------
+
+    def _plan_cell(self, seat: Seat, now: int) -> int | None:
+        if seat.cell >= len(seat.trace.rests):
+            return None
+        at = now + seat.trace.rests[seat.cell]
+        self._push(at, _ARRIVAL, seat.number)
+        return at
+
+    def _arrive(self, seat: Seat, now: int) -> None:
+        seat.count(now)
+        seat.generation += 1
+        seat.arrived, seat.waited, seat.cause_since = now, 0, now
+        seat.warned_at = None
+        self.tally.cells += 1
+        if seat.phase is Phase.RECLAIMING:
+            self._cancel(seat, now)
+        if seat.begun is None:
+            seat.begun = seat.since = now
+            self._used += self.machine.context_bytes
+        self._live[seat.number] = seat
+        if seat.phase is Phase.RECLAIMED:
+            seat.waiting_since = now
+            self._wait(seat, Reason.QUEUED.value)
+        elif self.policy.max_running_per_gpu:
+            seat.place_wanted = now
+            self._wait(seat, Reason.QUEUED.value)
+        else:
+            self._begin(seat, now)
+
+    def _wait(self, seat: Seat, cause: str) -> None:
+        seat.cause = cause
+        self._waiting += 1
+        self._ask = True
+
+    def _because(self, seat: Seat, cause: str | None, now: int) -> None:
+        """What it waits for from now on; None: nothing any more."""
+        if seat.cause is not None:
+            span = now - seat.cause_since
+            if span:
+                self.tally.waited[seat.cause] += span
+                seat.waited += span
+        seat.cause, seat.cause_since = cause, now
+
+    def _begin(self, seat: Seat, now: int) -> None:
+        """The cell goes ahead; where it needs more memory than the kernel holds, only once there is room."""
+        seat.count(now)
+        if seat.running_since is None:
+            self._count_running(now, +1)
+            seat.running_since = now
+        wants = seat.trace.held[seat.cell]
+        if wants > seat.footprint:
+            if seat.cause is None:
+                self._waiting += 1
+            seat.room_wanted, seat.room_since = wants - seat.footprint, now
+            self._because(seat, Reason.ROOM.value, now)
+            self._ask = True
+            return
+        self._used -= seat.footprint - wants
+        seat.footprint = wants
+        self._work(seat, now)
+
+    def _work(self, seat: Seat, now: int) -> None:
+        if seat.cause is not None:
+            self._because(seat, None, now)
+            self._waiting -= 1
+        if seat.waited:
+            self.tally.waits.append(seat.waited)
+        self._push(now + seat.trace.busy[seat.cell], _END, seat.number)
+
+    def _end(self, seat: Seat, now: int) -> None:
+        seat.count(now)
+        seat.running_since, seat.last_active = None, now
+        self._count_running(now, -1)
+        seat.cell += 1
+        comes_at = self._plan_cell(seat, now)
+        due = self._next_tick(now + self._first_look)
+        if comes_at is None or due < comes_at:
+            self._push(due, _LOOK, seat.number, seat.generation)
+        if self._unsettled or self._waiting:
+            self._ask = True
+
+    def _count_running(self, now: int, change: int) -> None:
+        self.tally.running[self._running] += now - self._running_since
+        self._running, self._running_since = self._running + change, now
+
+    # -- moves ------------------------------------------------------------------------------------------------------
+
+    def _phase(self, seat: Seat, event: Event, now: int, reason: Reason | None = None, took: int = 0) -> None:
+        seat.count(now)
+        before, seat.phase = seat.phase, advance(seat.phase, event)
+        if event is Event.RECLAIM_STARTED:
+            seat.resident_since = seat.phase_since
+        if seat.phase is not before:
+            seat.phase_since = seat.resident_since if event is Event.RECLAIM_REFUSED else now
+        self.tally.events[event.value] += 1
+        moved = event in self._link_free_at
+        if not moved and self._rows is None:
+            return
+        row = Transition(
+            id=f"{self.uuid}/{next(self._serial)}", at=instant(now), kernel_id=seat.trace.kernel_id, event=event,
+            phase=seat.phase, reason=reason, label=seat.trace.label, owner=seat.trace.owner,
+            footprint={self.uuid: seat.footprint}, moved_bytes=seat.footprint if moved else None,
+            took=timedelta(microseconds=took) if moved else None,
+        )  # fmt: skip
+        if moved:
+            self._moves.append(row)
+        if self._rows is not None:
+            self._rows.append(row)
+
+    def _start(self, seat: Seat, done: Event, takes: int, now: int) -> None:
+        at = max(now, self._link_free_at[done]) + takes
+        self._link_free_at[done] = at
+        seat.generation += 1
+        self._push(at, _MOVED, seat.number, seat.generation)
+
+    def _reclaim(self, seat: Seat, reason: Reason, now: int) -> None:
+        self._phase(seat, Event.RECLAIM_STARTED, now, reason)
+        self._start(seat, Event.RECLAIM_DONE, self.machine.offload_takes(seat.footprint), now)
+
+    def _restore(self, seat: Seat, reason: Reason, now: int) -> None:
+        if now - (seat.phase_since or 0) <= round(self.policy.pressure_idle_after.total_seconds() * SECOND):
+            self.tally.quick_returns += 1
+        self._phase(seat, Event.RESTORE_STARTED, now, reason)
+        self._because(seat, MOVING, now)
+        self._start(seat, Event.RESTORE_DONE, self.machine.onload_takes(seat.footprint), now)
+
+    def _cancel(self, seat: Seat, now: int) -> None:
+        """The agent rolls a reclaim back when code comes: nothing has been given up until its last step."""
+        self._phase(seat, Event.RECLAIM_REFUSED, now, Reason.CANCELLED)
+        self.tally.cancelled += 1
+        self._ask = True
+
+    def _moved(self, seat: Seat, now: int) -> None:
+        size = seat.footprint
+        if seat.phase is Phase.RECLAIMING:
+            took = self.machine.offload_takes(size)
+            self._phase(seat, Event.RECLAIM_DONE, now, took=took)
+            self._used -= size
+            self._away += size
+            self._live.pop(seat.number)
+        else:
+            took = self.machine.onload_takes(size)
+            self._phase(seat, Event.RESTORE_DONE, now, took=took)
+            self._used += size
+            self._away -= size
+            seat.waiting_since = None
+            self._begin(seat, now)
+        self.tally.moving += took
+        self.tally.moved_bytes += size
+        self._ask = self._ask or self._unsettled or self._waiting > 0
+        self._track_residence(now)
+
+    # -- rounds -----------------------------------------------------------------------------------------------------
+
+    def _track_residence(self, now: int) -> None:
+        oldest = instant(now) - WINDOW
+        while self._moves and self._moves[0].at <= oldest:
+            self._moves.popleft()
+        if self._moves or self._residence:
+            self._residence = track_residence(
+                measure(self._moves, instant(now)), self.policy, self._residence
+            )
+
+    def snapshot(self, now: int) -> Snapshot:
+        """The GPU and those of its kernels about which there is something to decide."""
+        gpu = Gpu(uuid=self.uuid, name="", total_bytes=self.machine.gpu_bytes, used_bytes=self._used)
+        return Snapshot(
+            taken_at=instant(now),
+            gpus=(gpu,),
+            holdings=tuple([seat.holding() for seat in self._live.values()]),
+            host_available_bytes=max(0, self.machine.host_bytes - self._away),
+        )
+
+    def _round(self, now: int) -> None:
+        self._ask = False
+        self.tally.rounds += 1
+        self._end_waits(now)
+        self._track_residence(now)
+        seen = self.snapshot(now)
+        self._short_since = track_pressure(seen, self.policy, self._short_since)
+        decisions = decide(seen, self.policy, self._short_since, self._overtaken, self._residence)
+        self._overtaken = track_overtaken(decisions, self._overtaken) if self._waiting else {}
+        if self._witness is not None:
+            self._witness(seen, decisions)
+        self._unsettled = False
+        for decision in decisions:
+            self._act(decision, now)
+        self._plan_look(now)
+
+    def _act(self, decision: Decision, now: int) -> None:
+        seat = self._by_name[decision.kernel_id]
+        if isinstance(decision, Keep):
+            self._unsettled = self._unsettled or decision.reason in (Reason.TURN, Reason.HOST_MEMORY)
+        elif isinstance(decision, Wait):
+            self._unsettled = True
+            self._because(seat, decision.reason.value, now)
+        elif isinstance(decision, Warn):
+            seat.count(now)
+            seat.warned_at = instant(now)
+        elif isinstance(decision, Reclaim):
+            self._reclaim(seat, decision.reason, now)
+        elif isinstance(decision, Restore):
+            self._restore(seat, decision.reason, now)
+        elif isinstance(decision, Admit):
+            self._admit(seat, now)
+
+    def _admit(self, seat: Seat, now: int) -> None:
+        seat.count(now)
+        if seat.place_wanted is not None:
+            seat.place_wanted = None
+            self._begin(seat, now)
+            return
+        self.tally.failed_allocations += now - seat.room_since > ROOM_WAIT
+        self._used += seat.room_wanted
+        seat.footprint += seat.room_wanted
+        seat.room_wanted, seat.room_since = 0, None
+        self._work(seat, now)
+
+    def _end_waits(self, now: int) -> None:
+        """What has waited for `restore_timeout` fails; its user runs the cell again at once, at the end of the line."""
+        limit = round(self.policy.restore_timeout.total_seconds() * SECOND)
+        if not limit or not self._waiting:
+            return
+        for seat in self._live.values():
+            at_gate = seat.phase is Phase.RECLAIMED and seat.waiting_since is not None
+            since = seat.waiting_since if at_gate else seat.place_wanted
+            if since is not None and seat.phase in (Phase.RECLAIMED, Phase.RESIDENT) and now - since >= limit:
+                seat.count(now)
+                if at_gate:
+                    seat.waiting_since = now
+                else:
+                    seat.place_wanted = now
+                self.tally.ended_waits += 1
+
+    def _plan_look(self, now: int) -> None:
+        live = [seat.holding() for seat in self._live.values() if seat.running_since is None or seat.waits]
+        change = next_change(live, self.policy, instant(now), self._short_since, self._residence)
+        due = [] if change is None else [self._next_tick(microseconds(change))]
+        if self._residence and self._moves and self._unsettled:
+            due.append(self._next_tick(microseconds(self._moves[0].at + WINDOW)))
+        limit = round(self.policy.restore_timeout.total_seconds() * SECOND)
+        if limit and self._waiting:
+            since = [s.waiting_since for s in self._live.values() if s.phase is Phase.RECLAIMED]
+            since += [s.place_wanted for s in self._live.values()]
+            due += [at + limit for at in since if at is not None]
+        at = min(due, default=None)
+        if self._ask:  # an act of this round made another necessary
+            at = now
+        if at is not None and at < now:
+            at = now
+        self._look_at = at
+        if at is not None:
+            self._push(at, _LOOK, -1)
+
+    def _close(self) -> None:
+        for seat in self.seats:
+            seat.count(self.span)
+            if seat.waits or seat.phase is Phase.RESTORING:
+                self._because(seat, None, self.span)
+                self.tally.waits.append(seat.waited)  # at least so long
+            self.tally.cells_late += len(seat.trace.rests) - seat.cell
+            for state in State:
+                self.tally.time[state] += seat.time[state]
+                self.tally.byte_time[state] += seat.byte_time[state]
+        self._count_running(self.span, 0)
