@@ -85,6 +85,9 @@ class GpuReplay:
         self._short_since: Mapping[str, datetime] = {}
         self._moves: deque[Transition] = deque()
         self._first_look = self._until_first_look()
+        self._limit = round(policy.restore_timeout.total_seconds() * SECOND)
+        self._quick = round(policy.pressure_idle_after.total_seconds() * SECOND)
+        self._at_once = bool(policy.max_running_per_gpu or not self._quick or not policy.idle_after)
         for seat in self.seats:
             seat.priority = priority_of(seat.holding(), policy)
             seat.seen = None
@@ -115,7 +118,7 @@ class GpuReplay:
                     self._ask = self._ask or not stale
                 elif seats[number].generation == generation:
                     self._moved(seats[number], now)
-            if self._ask:
+            while self._ask:
                 self._round(now)
         self._close()
         return self.tally
@@ -128,9 +131,10 @@ class GpuReplay:
 
     # -- cells ------------------------------------------------------------------------------------------------------
 
-    def _plan_cell(self, seat: Seat, now: int) -> int | None:
+    def _plan_cell(self, seat: Seat, now: int) -> int:
+        """When the next comes; after the replay's end if there is none."""
         if seat.cell >= len(seat.trace.rests):
-            return None
+            return self.span + 1
         at = now + seat.trace.rests[seat.cell]
         self._push(at, _ARRIVAL, seat.number)
         return at
@@ -201,12 +205,20 @@ class GpuReplay:
         seat.running_since, seat.last_active = None, now
         self._count_running(now, -1)
         seat.cell += 1
-        comes_at = self._plan_cell(seat, now)
-        due = self._next_tick(now + self._first_look)
-        if comes_at is None or due < comes_at:
-            self._push(due, _LOOK, seat.number, seat.generation)
-        if self._unsettled or self._waiting:
-            self._ask = True
+        seat.comes_at = self._plan_cell(seat, now)
+        self._look_after(seat, now + self._first_look)
+        if self._unsettled:
+            # Time that has yet to pass is no reason to ask at once.
+            if self._at_once:
+                self._ask = True
+            elif not self._ask:
+                self._plan_common_look(now)
+
+    def _look_after(self, seat: Seat, at: int) -> None:
+        """Ask at the tick after `at`, unless the kernel's next cell comes before: then it is idle no more."""
+        seat.look_at = min(self._next_tick(at), seat.comes_at)
+        if seat.look_at < seat.comes_at:
+            self._push(seat.look_at, _LOOK, seat.number, seat.generation)
 
     def _count_running(self, now: int, change: int) -> None:
         self.tally.running[self._running] += now - self._running_since
@@ -247,7 +259,7 @@ class GpuReplay:
         self._start(seat, Event.RECLAIM_DONE, self.machine.offload_takes(seat.footprint), now)
 
     def _restore(self, seat: Seat, reason: Reason, now: int) -> None:
-        if now - (seat.phase_since or 0) <= round(self.policy.pressure_idle_after.total_seconds() * SECOND):
+        if now - (seat.phase_since or 0) <= self._quick:
             self.tally.quick_returns += 1
         self._phase(seat, Event.RESTORE_STARTED, now, reason)
         self._because(seat, MOVING, now)
@@ -276,7 +288,7 @@ class GpuReplay:
             self._begin(seat, now)
         self.tally.moving += took
         self.tally.moved_bytes += size
-        self._ask = self._ask or self._unsettled or self._waiting > 0
+        self._ask = self._ask or self._unsettled
         self._track_residence(now)
 
     # -- rounds -----------------------------------------------------------------------------------------------------
@@ -347,13 +359,12 @@ class GpuReplay:
 
     def _end_waits(self, now: int) -> None:
         """What has waited for `restore_timeout` fails; its user runs the cell again at once, at the end of the line."""
-        limit = round(self.policy.restore_timeout.total_seconds() * SECOND)
-        if not limit or not self._waiting:
+        if not self._limit or not self._waiting:
             return
         for seat in self._live.values():
             at_gate = seat.phase is Phase.RECLAIMED and seat.waiting_since is not None
             since = seat.waiting_since if at_gate else seat.place_wanted
-            if since is not None and seat.phase in (Phase.RECLAIMED, Phase.RESIDENT) and now - since >= limit:
+            if since is not None and seat.phase in (Phase.RECLAIMED, Phase.RESIDENT) and now - since >= self._limit:
                 seat.count(now)
                 if at_gate:
                     seat.waiting_since = now
@@ -362,24 +373,30 @@ class GpuReplay:
                 self.tally.ended_waits += 1
 
     def _plan_look(self, now: int) -> None:
+        """When time alone may change what this round has said."""
+        if self._unsettled or self._residence or self.policy.headroom_bytes:
+            self._plan_common_look(now)
+            return
+        # With nobody short of room no kernel's time depends on another's.
+        for seat in self._live.values():
+            if seat.look_at <= now and seat.running_since is None and seat.phase is Phase.RESIDENT:
+                change = next_change((seat.holding(),), self.policy, instant(now))
+                if change is not None:
+                    self._look_after(seat, microseconds(change))
+
+    def _plan_common_look(self, now: int) -> None:
         live = [seat.holding() for seat in self._live.values() if seat.running_since is None or seat.waits]
         change = next_change(live, self.policy, instant(now), self._short_since, self._residence)
         due = [] if change is None else [self._next_tick(microseconds(change))]
-        if self._residence and self._moves and self._unsettled:
+        if self._residence and self._moves:
             due.append(self._next_tick(microseconds(self._moves[0].at + WINDOW)))
-        limit = round(self.policy.restore_timeout.total_seconds() * SECOND)
-        if limit and self._waiting:
+        if self._limit and self._waiting:
             since = [s.waiting_since for s in self._live.values() if s.phase is Phase.RECLAIMED]
             since += [s.place_wanted for s in self._live.values()]
-            due += [at + limit for at in since if at is not None]
-        at = min(due, default=None)
-        if self._ask:  # an act of this round made another necessary
-            at = now
-        if at is not None and at < now:
-            at = now
-        self._look_at = at
-        if at is not None:
-            self._push(at, _LOOK, -1)
+            due += [at + self._limit for at in since if at is not None]
+        self._look_at = min(due, default=None)
+        if self._look_at is not None:
+            self._push(self._look_at, _LOOK, -1)
 
     def _close(self) -> None:
         for seat in self.seats:

@@ -37,8 +37,8 @@ class Seat:
     """The seat that one trace kernel has on one GPU."""
 
     __slots__ = (
-        "arrived", "begun", "byte_time", "cause", "cause_since", "cell", "footprint", "generation", "host_phase",
-        "last_active", "number", "phase", "phase_since", "place_wanted", "priority", "resident_since", "room_wanted",
+        "arrived", "begun", "byte_time", "cause", "cause_since", "cell", "comes_at", "footprint", "generation", "last_active",
+        "look_at", "number", "phase", "phase_since", "place_wanted", "priority", "resident_since", "room_wanted",
         "room_since", "running_since", "seen", "since", "time", "trace", "waited", "waiting_since", "warned_at", "gpu",
     )  # fmt: skip
 
@@ -49,6 +49,8 @@ class Seat:
         self.phase, self.phase_since, self.resident_since = Phase.RESIDENT, None, None
         self.footprint = 0
         self.running_since: int | None = None
+        self.comes_at = 0  # the next cell
+        self.look_at = 0  # until then time alone changes nothing about it
         self.last_active: int | None = None
         self.arrived = 0  # of the cell under way
         self.waiting_since: int | None = None  # at the closed gate
