@@ -44,7 +44,8 @@ class Rule:
 class PoolTally:
     """What came of it; times in microseconds."""
 
-    cells: int = 0
+    cells: int = 0  # that were sent
+    cells_late: int = 0  # that were not: the time was over
     waits: array = field(default_factory=_numbers)  # of cells that waited at all
     reserved: int = 0  # time × places (or bytes)
     given_up: int = 0  # places given up by idle kernels
@@ -52,7 +53,8 @@ class PoolTally:
 
     def wait_seconds(self, quantile: float, waited_only: bool = False) -> float:
         """As of a `Tally`."""
-        return percentile(sorted(self.waits), quantile, len(self.waits) if waited_only else self.cells)
+        prompt = 0 if waited_only else self.cells - len(self.waits)
+        return percentile(sorted(self.waits), quantile, prompt, self.cells_late)
 
 
 def rules(machine: Machine, cull_after: int, places: int) -> list[Rule]:
@@ -107,6 +109,7 @@ class _Pool:
         for number, taken in enumerate(self._taken):
             self.tally.reserved += taken * (self._trace.span - self._taken_since[number])
         self.tally.waits.extend(self._trace.span - self._arrived[number] for number in self._line)
+        self.tally.cells_late = self._trace.cells - self.tally.cells
         return self.tally
 
     def _push(self, at: int, kind: int, number: int) -> None:

@@ -404,8 +404,8 @@ class GpuReplay:
             if seat.waits or seat.phase is Phase.RESTORING:
                 self._because(seat, None, self.span)
                 self.tally.waits.append(seat.waited)  # at least so long
-            self.tally.cells_late += len(seat.trace.rests) - seat.cell
             for state in State:
                 self.tally.time[state] += seat.time[state]
                 self.tally.byte_time[state] += seat.byte_time[state]
         self._count_running(self.span, 0)
+        self.tally.cells_late = sum(len(seat.trace.rests) for seat in self.seats) - self.tally.cells

@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil, inf
 
 from jupyter_gpu_reclaim.plan.seat import State
 from jupyter_gpu_reclaim.plan.trace import SECOND
@@ -26,8 +27,8 @@ def _zeros() -> list[int]:
 class Tally:
     """Times in microseconds, bytes × time in bytes × microseconds."""
 
-    cells: int = 0  # that came to run, or waited at the end
-    cells_late: int = 0  # of the trace that the time was over for
+    cells: int = 0  # that were sent
+    cells_late: int = 0  # that were not: the time was over
     waits: array = field(default_factory=_numbers)  # of the cells that waited at all
     waited: Counter[str] = field(default_factory=Counter)  # time, by cause
     time: list[int] = field(default_factory=_zeros)  # of kernels, by state
@@ -58,12 +59,17 @@ class Tally:
     # -- figures ----------------------------------------------------------------------------------------------------
 
     def wait_seconds(self, quantile: float, waited_only: bool = False) -> float:
-        """The wait that this share of cells (or of those that waited at all) did not exceed."""
-        return percentile(sorted(self.waits), quantile, len(self.waits) if waited_only else self.cells)
+        """The wait that this share of cells (or of those that waited at all) did not exceed.
+
+        A cell that never came to be sent, since those before it took too long, has waited for ever.
+        """
+        prompt = 0 if waited_only else self.cells - len(self.waits)
+        return percentile(sorted(self.waits), quantile, prompt, self.cells_late)
 
     def share_of_waits_above(self, seconds: float) -> float:
         """Of all cells, 0..1."""
-        return sum(wait > seconds * SECOND for wait in self.waits) / self.cells if self.cells else 0.0
+        late = self.cells_late + sum(wait > seconds * SECOND for wait in self.waits)
+        return late / (self.cells + self.cells_late) if self.cells else 0.0
 
     @property
     def held_gib_hours(self) -> float:
@@ -97,9 +103,10 @@ class Tally:
         return self.moving / self.gpu_time if self.gpu_time else 0.0
 
 
-def percentile(ordered_waits: Sequence[int], quantile: float, among: int) -> float:
-    """Nearest rank, in seconds, among so many of which those not listed are 0."""
-    if not among:
+def percentile(ordered_waits: Sequence[int], quantile: float, prompt: int, never: int) -> float:
+    """Nearest rank, in seconds, among these waits, so many cells that waited for nothing, and so many for ever."""
+    among = prompt + len(ordered_waits) + never
+    rank = max(1, ceil(quantile * among)) - prompt
+    if rank < 1 or not among:
         return 0.0
-    rank = max(1, -int(-quantile * among // 1)) - (among - len(ordered_waits))
-    return ordered_waits[min(rank, len(ordered_waits)) - 1] / SECOND if rank >= 1 else 0.0
+    return ordered_waits[rank - 1] / SECOND if rank <= len(ordered_waits) else inf
