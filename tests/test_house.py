@@ -43,7 +43,19 @@ MAY_IMPORT = {
         "server",
     },
     "doctor": {"core", "gpu", "sim", "agent"},
-    "cli": {"core", "config", "ports", "gpu", "reclaim_log", "report", "plan", "demo", "bench", "doctor", "sim"},
+    "cli": {
+        "core",
+        "config",
+        "ports",
+        "gpu",
+        "reclaim_log",
+        "report",
+        "plan",
+        "demo",
+        "bench",
+        "doctor",
+        "sim",
+    },
     "agent": set(),
 }
 ONLY_HERE = {

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.admission import waits_inside, wants_back
-from jupyter_gpu_reclaim.core.eligibility import NO_LONGER, barrier_falls_at, idle_since, is_warned, warning_span
+from jupyter_gpu_reclaim.core.eligibility import (
+    NO_LONGER,
+    barrier_falls_at,
+    idle_since,
+    is_warned,
+    warning_span,
+)
 from jupyter_gpu_reclaim.core.model import Holding, Phase, Policy
 
 NEVER: Mapping[str, datetime] = {}

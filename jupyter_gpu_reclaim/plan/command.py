@@ -46,13 +46,20 @@ def run(show: study.Show, arguments: Namespace) -> None:
 
 
 def _check(arguments: Namespace) -> None:
-    for name, least, most in (("users", 1, 10**6), ("days", 1, 366), ("seeds", 1, 10), ("quantile", 0.0, 1.0)):
+    for name, least, most in (
+        ("users", 1, 10**6),
+        ("days", 1, 366),
+        ("seeds", 1, 10),
+        ("quantile", 0.0, 1.0),
+    ):
         if not least <= getattr(arguments, name) <= most:
             raise words.Misread(f"--{name} is between {least} and {most}")
     if arguments.gpus is not None and arguments.gpus < 1:
         raise words.Misread("--gpus is 1 or more")
     if arguments.sensitivity and arguments.traces:
-        raise words.Misread("--sensitivity changes the habits of a made-up team, and a recorded one has its own")
+        raise words.Misread(
+            "--sensitivity changes the habits of a made-up team, and a recorded one has its own"
+        )
 
 
 def _machine(arguments: Namespace) -> Machine:
@@ -101,7 +108,9 @@ def _check_that_it_fits(name: str, one: Trace, machine: Machine) -> None:
     room = machine.gpu_bytes - machine.context_bytes
     for kernel in one.kernels:
         if max(kernel.held, default=0) > room:
-            raise trace.BadTrace(f"{name}: kernel {kernel.kernel_id} holds more than a GPU has: see --gpu-memory")
+            raise trace.BadTrace(
+                f"{name}: kernel {kernel.kernel_id} holds more than a GPU has: see --gpu-memory"
+            )
 
 
 def _numbers(answer: study.Answer) -> Sequence[int]:

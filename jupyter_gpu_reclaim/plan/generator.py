@@ -54,7 +54,9 @@ def generate(users: int, days: int, gpu_bytes: int, seed: int, habits: Habits | 
     kernels = []
     for number in range(users):
         rng = random.Random(f"{seed}/{number}")  # a person's days are the same in a larger team
-        share = min(_lognormal(rng, habits.footprint_median, habits.footprint_sigma), habits.footprint_largest)
+        share = min(
+            _lognormal(rng, habits.footprint_median, habits.footprint_sigma), habits.footprint_largest
+        )
         name, held = f"user-{number:06d}", int(share * gpu_bytes)
         kernel = TraceKernel(name, name, f"{name}.ipynb")
         for rest, busy in _cells(rng, days, habits):

@@ -75,7 +75,8 @@ class GpuReplay:
         self._live: dict[int, Seat] = {}  # those about which `decide()` may have something to say
         self._waiting = 0
         self._running, self._running_since = 0, 0
-        self._used = self._away = 0  # bytes on the GPU and in host memory
+        # On the GPU and in host memory. Contexts count from the beginning, since a notebook may begin at any time.
+        self._used, self._away = machine.context_bytes * len(kernels), 0
         self._link_free_at = {Event.RECLAIM_DONE: 0, Event.RESTORE_DONE: 0}
         self._look_at: int | None = None
         self._ask = False  # something happened that the loop is woken by
@@ -149,7 +150,6 @@ class GpuReplay:
             self._cancel(seat, now)
         if seat.begun is None:
             seat.begun = seat.since = now
-            self._used += self.machine.context_bytes
         self._live[seat.number] = seat
         if seat.phase is Phase.RECLAIMED:
             seat.waiting_since = now
@@ -364,7 +364,11 @@ class GpuReplay:
         for seat in self._live.values():
             at_gate = seat.phase is Phase.RECLAIMED and seat.waiting_since is not None
             since = seat.waiting_since if at_gate else seat.place_wanted
-            if since is not None and seat.phase in (Phase.RECLAIMED, Phase.RESIDENT) and now - since >= self._limit:
+            if (
+                since is not None
+                and seat.phase in (Phase.RECLAIMED, Phase.RESIDENT)
+                and now - since >= self._limit
+            ):
                 seat.count(now)
                 if at_gate:
                     seat.waiting_since = now

@@ -31,7 +31,14 @@ def read(path: Path) -> Trace:
         raise BadTrace(f"{path}: no attempt in it has both a beginning and an end")
     beginning = attempts[0][0]
     rows = [
-        Row(user, user, f"{user} (Philly)", _microseconds(began - beginning), _microseconds(ended - began), GPU_BYTES)
+        Row(
+            user,
+            user,
+            f"{user} (Philly)",
+            _microseconds(began - beginning),
+            _microseconds(ended - began),
+            GPU_BYTES,
+        )
         for began, ended, user in attempts
     ]
     return assembled(rows)

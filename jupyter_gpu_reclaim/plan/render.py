@@ -29,6 +29,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space:
 WIDTH, HEIGHT, LEFT, RIGHT, BELOW = 900, 340, 70, 20, 30
 SHORTEST, LONGEST = 0.1, 1e5
 """Of the chart's logarithmic axis, in seconds: a wait for ever is drawn at its top."""
+MARKS = ((0.1, "≤ 0.1 s"), (1, "1 s"), (10, "10 s"), (100, "100 s"), (1e3, "1,000 s"), (inf, "for ever"))
 
 
 def lines(answer: Answer) -> Iterator[str]:
@@ -84,7 +85,8 @@ def as_html(
         rows = "".join(_row(name, spread_text(spread), "GPUs needed") for name, spread in needed)
         rows += "".join(_row(name, spread_text(spread), unit) for name, unit, spread in answer.figures())
         rows += "".join(
-            _row(f"waited: {cause}", f"{hours:.2f}", "hours") for cause, hours in sorted(answer.causes().items())
+            _row(f"waited: {cause}", f"{hours:.2f}", "hours")
+            for cause, hours in sorted(answer.causes().items())
         )
         parts.append(f"<h2>{escape(answer.name)}</h2><table>{rows}</table>")
     if variations:
@@ -98,7 +100,9 @@ def as_html(
             f'<th class="n">limit</th></tr>{rows}</table>'
         )
     notes = "".join(f"<li>{escape(text)}</li>" for text in CAVEATS)
-    rested_on = "".join(f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in basis.items())
+    rested_on = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(text)}</td></tr>" for name, text in basis.items()
+    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>How many GPUs</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
@@ -123,23 +127,25 @@ def chart(drawn: Sequence[Curve], quantile: float, wanted: float) -> str:
 
     marks = "".join(
         f'<text x="0" y="{y(seconds) + 4:.0f}" font-size="12" fill="currentColor">{text}</text>'
-        for seconds, text in ((0.1, "≤ 0.1 s"), (1, "1 s"), (10, "10 s"), (100, "100 s"), (1e3, "1,000 s"), (inf, "for ever"))
-    )  # fmt: skip
+        for seconds, text in MARKS
+    )
     marks += "".join(
-        f'<text x="{x(gpus):.0f}" y="{HEIGHT - 8}" font-size="12" fill="currentColor" text-anchor="middle">{gpus}</text>'
+        f'<text x="{x(gpus):.0f}" y="{HEIGHT - 8}" font-size="12" fill="currentColor" '
+        f'text-anchor="middle">{gpus}</text>'
         for gpus in sorted(set(numbers))
     )
     paths, names = "", ""
     for curve, colour in zip(drawn, COLOURS * (1 + len(drawn) // len(COLOURS)), strict=False):
         path = "M" + "L".join(f"{x(gpus):.1f} {y(wait):.1f}" for gpus, wait in sorted(curve.points))
         wide = 3 if curve is drawn[0] else 1.5
-        paths += f'<path fill="none" stroke="{colour}" stroke-width="{wide}" d="{path}"><title>{escape(curve.name)}</title></path>'
-        names += f'<span style="color:{colour}">■</span> {escape(curve.name)} &nbsp; '
+        name = escape(curve.name)
+        paths += f'<path fill="none" stroke="{colour}" stroke-width="{wide}" d="{path}"><title>{name}</title></path>'
+        names += f'<span style="color:{colour}">■</span> {name} &nbsp; '
     dashed = f'<path stroke="currentColor" stroke-dasharray="4" d="M{LEFT} {y(wanted):.1f}H{WIDTH - RIGHT}"/>'
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Waits by number of GPUs">{dashed}{paths}'
-        f'{marks}</svg><figcaption class="basis">The wait that {quantile:.0%} of cells do not exceed, by number of GPUs, on '
-        f"the first trace. {names}</figcaption></figure>"
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Waits by number of GPUs">{dashed}'
+        f'{paths}{marks}</svg><figcaption class="basis">The wait that {quantile:.0%} of cells do not exceed, by '
+        f"number of GPUs, on the first trace. {names}</figcaption></figure>"
     )
 
 

@@ -37,9 +37,34 @@ class Seat:
     """The seat that one trace kernel has on one GPU."""
 
     __slots__ = (
-        "arrived", "begun", "byte_time", "cause", "cause_since", "cell", "comes_at", "footprint", "generation", "last_active",
-        "look_at", "number", "phase", "phase_since", "place_wanted", "priority", "resident_since", "room_wanted",
-        "room_since", "running_since", "seen", "since", "time", "trace", "waited", "waiting_since", "warned_at", "gpu",
+        "arrived",
+        "begun",
+        "byte_time",
+        "cause",
+        "cause_since",
+        "cell",
+        "comes_at",
+        "footprint",
+        "generation",
+        "gpu",
+        "last_active",
+        "look_at",
+        "number",
+        "phase",
+        "phase_since",
+        "place_wanted",
+        "priority",
+        "resident_since",
+        "room_since",
+        "room_wanted",
+        "running_since",
+        "seen",
+        "since",
+        "time",
+        "trace",
+        "waited",
+        "waiting_since",
+        "warned_at",
     )  # fmt: skip
 
     def __init__(self, number: int, trace: TraceKernel, gpu: str) -> None:
@@ -58,7 +83,9 @@ class Seat:
         self.room_wanted, self.room_since = 0, None
         self.warned_at: datetime | None = None
         self.priority = 0
-        self.generation = 0  # a move's end and an idle kernel's look are void after the next event of the kernel
+        self.generation = (
+            0  # a move's end and an idle kernel's look are void after the next event of the kernel
+        )
         self.cause: str | None = None  # what its user waits for, since `cause_since`
         self.cause_since = self.waited = 0
         self.since = 0  # of the state

@@ -80,13 +80,22 @@ class Sizes:
 
 def sizes(trace: Trace, ask: Ask) -> Sizes:
     """How many GPUs the trace needs by each rule, never more than it has kernels."""
-    most = max(1, sum(1 for kernel in trace.kernels if kernel.rests))
-    found = [
-        fewest(lambda gpus, rule=rule: ask.target.met(ask.pool(trace, gpus, rule)), 1, most)
-        for rule in ask.rules()
-    ]
-    product = fewest(lambda gpus: ask.target.met(ask.replay(trace, gpus)), found[-1] or 1, most)
-    return Sizes(product, tuple(found))
+    found = [needed_by(rule, trace, ask) for rule in ask.rules()]
+    return Sizes(needed_by_product(trace, ask, found[-1]), tuple(found))
+
+
+def needed_by(rule: Rule, trace: Trace, ask: Ask) -> int | None:
+    """GPUs that a baseline needs."""
+    return fewest(lambda gpus: ask.target.met(ask.pool(trace, gpus, rule)), 1, _most(trace))
+
+
+def needed_by_product(trace: Trace, ask: Ask, limit: int | None) -> int | None:
+    """GPUs that the product needs; below the limit nobody looks."""
+    return fewest(lambda gpus: ask.target.met(ask.replay(trace, gpus)), limit or 1, _most(trace))
+
+
+def _most(trace: Trace) -> int:
+    return max(1, sum(1 for kernel in trace.kernels if kernel.rests))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

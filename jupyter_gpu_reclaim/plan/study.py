@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from jupyter_gpu_reclaim.plan.generator import Habits, generate
-from jupyter_gpu_reclaim.plan.sizing import Ask, Sizes, interval, sizes
+from jupyter_gpu_reclaim.plan.sizing import Ask, Sizes, interval, needed_by, needed_by_product, sizes
 from jupyter_gpu_reclaim.plan.tally import HOUR, Tally
-from jupyter_gpu_reclaim.plan.trace import SECOND, Trace
+from jupyter_gpu_reclaim.plan.trace import Trace
 
 Show = Callable[[str], None]
 
@@ -36,19 +36,14 @@ class Answer:
     gpus: tuple[int | None, ...]
     tallies: tuple[Tally, ...]
 
-    def spread(self, values: Sequence[float | None]) -> tuple[float, float] | None:
-        """Mean and half width over the traces; None where the target cannot be met on one of them."""
-        known = [value for value in values if value is not None]
-        return interval(known) if known and len(known) == len(values) else None
-
     def needed(self) -> tuple[float, float] | None:
         """GPUs that the product needs."""
-        return self.spread([sizes.product for sizes in self.found])
+        return _spread([sizes.product for sizes in self.found])
 
     def baselines(self) -> Iterator[tuple[str, tuple[float, float] | None]]:
         """GPUs that each baseline needs."""
         for number, rule in enumerate(self.ask.rules()):
-            yield rule.name, self.spread([sizes.baselines[number] for sizes in self.found])
+            yield rule.name, _spread([sizes.baselines[number] for sizes in self.found])
 
     def figures(self) -> Iterator[tuple[str, str, tuple[float, float]]]:
         """Name, unit, mean and half width of everything else that a replay says."""
@@ -152,9 +147,14 @@ def _variation(
     name: str, value: float, ask: Ask, users: int, days: int, seeds: Sequence[int], habits: Habits
 ) -> Variation:
     traces = [generate(users, days, ask.machine.gpu_bytes, seed, habits) for seed in seeds]
-    one = answer(name, ask, traces, None)
-    *_, (_, limit) = one.baselines()
-    return Variation(name=name, value=value, product=one.needed(), limit=limit)
+    limits = [needed_by(ask.rules()[-1], trace, ask) for trace in traces]
+    products = [needed_by_product(trace, ask, limit) for trace, limit in zip(traces, limits, strict=True)]
+    return Variation(name=name, value=value, product=_spread(products), limit=_spread(limits))
+
+
+def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
+    known = [value for value in values if value is not None]
+    return interval(known) if known and len(known) == len(values) else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -168,14 +168,11 @@ class Curve:
 def curves(trace: Trace, ask: Ask, numbers: Sequence[int]) -> list[Curve]:
     """One for the product, then one for each baseline."""
     quantile = ask.target.quantile
-    product = Curve(name="this extension", points=[(n, ask.replay(trace, n).wait_seconds(quantile)) for n in numbers])
+    product = Curve(
+        name="this extension", points=[(n, ask.replay(trace, n).wait_seconds(quantile)) for n in numbers]
+    )
     others = [
         Curve(name=rule.name, points=[(n, ask.pool(trace, n, rule).wait_seconds(quantile)) for n in numbers])
         for rule in ask.rules()
     ]
     return [product, *others]
-
-
-def days_of(trace: Trace) -> float:
-    """How long it is."""
-    return trace.span / (86400 * SECOND)

@@ -34,9 +34,13 @@ class Tally:
     time: list[int] = field(default_factory=_zeros)  # of kernels, by state
     byte_time: list[int] = field(default_factory=_zeros)
     gpu_time: int = 0  # GPUs × the time of the replay
-    running: Counter[int] = field(default_factory=Counter)  # time of GPUs, by the number of cells running there
+    running: Counter[int] = field(
+        default_factory=Counter
+    )  # time of GPUs, by the number of cells running there
     events: Counter[str] = field(default_factory=Counter)  # rows of the log, by event
-    quick_returns: int = 0  # restores within the pressure idle time of their reclaim's end: bytes moved for little
+    quick_returns: int = (
+        0  # restores within the pressure idle time of their reclaim's end: bytes moved for little
+    )
     moving: int = 0  # time that GPUs' links moved bytes, both ways added
     moved_bytes: int = 0
     cancelled: int = 0  # reclaims called off since a cell came

@@ -75,12 +75,18 @@ def settings(assignments: Sequence[str]) -> list[tuple[str, str]]:
 def add_to(command: ArgumentParser) -> None:
     """The sub-command's words."""
     command.add_argument(
-        "traces", nargs="*", type=Path, metavar="TRACE", help="recorded cells, CSV or Parquet; see docs/plan.md"
+        "traces",
+        nargs="*",
+        type=Path,
+        metavar="TRACE",
+        help="recorded cells, CSV or Parquet; see docs/plan.md",
     )
     command.add_argument(
         "--format-of-traces", choices=("cells", "philly"), default="cells", help="default: %(default)s"
     )
-    command.add_argument("--users", type=int, default=100, help="without a trace: of a made-up team (%(default)s)")
+    command.add_argument(
+        "--users", type=int, default=100, help="without a trace: of a made-up team (%(default)s)"
+    )
     command.add_argument("--days", type=int, default=7, help="of theirs (%(default)s)")
     command.add_argument("--seeds", type=int, default=3, metavar="N", help="so many such teams (%(default)s)")
     command.add_argument("--gpus", type=int, help="replay on so many (default: the fewest for the target)")
@@ -89,11 +95,15 @@ def add_to(command: ArgumentParser) -> None:
     command.add_argument("--context-memory", default="500MiB", help="that a kernel keeps (%(default)s)")
     command.add_argument("--offload-speed", default="4GB", help="bytes a second to the host (%(default)s)")
     command.add_argument("--onload-speed", default="7GB", help="bytes a second back (%(default)s)")
-    command.add_argument("--set", action="append", default=[], metavar="SETTING=VALUE", help="idle_after=5m …")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="SETTING=VALUE", help="idle_after=5m …"
+    )
     command.add_argument("--sweep", metavar="SETTING=VALUE,…", help="one after the other, compared")
     command.add_argument("--wait", default="10s", help="what is short enough (%(default)s)")
     command.add_argument("--quantile", type=float, default=0.95, help="of cells that wait less (%(default)s)")
     command.add_argument("--cull-after", default="1h", help="of the baseline that culls (%(default)s)")
-    command.add_argument("--sensitivity", action="store_true", help="also with each assumption lower and higher")
+    command.add_argument(
+        "--sensitivity", action="store_true", help="also with each assumption lower and higher"
+    )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     command.add_argument("--html", type=Path, metavar="FILE", help="also write a page with a chart to FILE")
