@@ -5,22 +5,21 @@ in each direction at once, and the loop looks when something wakes it or at the 
 an answer. Between these nothing can change, so nobody is asked.
 """
 
+# Over 300 lines: what one event leads to is told in one place.
+
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from heapq import heappop, heappush
 from itertools import count
 
 from jupyter_gpu_reclaim.core.admission import track_overtaken
-from jupyter_gpu_reclaim.core.horizon import next_change
 from jupyter_gpu_reclaim.core.model import (
     Admit,
     Decision,
     Event,
     Gpu,
-    Holding,
     Keep,
     Phase,
     Policy,
@@ -32,13 +31,13 @@ from jupyter_gpu_reclaim.core.model import (
     Wait,
     Warn,
 )
-from jupyter_gpu_reclaim.core.pace import WINDOW, measure, track_residence
-from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.core.policy import decide
 from jupyter_gpu_reclaim.core.pressure import track_pressure
 from jupyter_gpu_reclaim.core.priorities import priority_of
+from jupyter_gpu_reclaim.plan import looks
 from jupyter_gpu_reclaim.plan.costs import Machine
-from jupyter_gpu_reclaim.plan.seat import Seat, State, instant, microseconds
+from jupyter_gpu_reclaim.plan.moves import Moves
+from jupyter_gpu_reclaim.plan.seat import Seat, State, instant
 from jupyter_gpu_reclaim.plan.tally import Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, TraceKernel
 
@@ -68,7 +67,7 @@ class GpuReplay:
         self.tick = max(1, round(tick_seconds * SECOND))
         self.seats = [Seat(number, kernel, uuid) for number, kernel in enumerate(kernels)]
         self.tally = Tally(gpu_time=span)
-        self._witness, self._rows = witness, rows
+        self._witness = witness
         self._events: list[tuple[int, int, int, int, int]] = []  # at, serial, kind, seat, generation
         self._serial = count()
         self._by_name = {seat.trace.kernel_id: seat for seat in self.seats}
@@ -77,15 +76,14 @@ class GpuReplay:
         self._running, self._running_since = 0, 0
         # On the GPU and in host memory. Contexts count from the beginning, since a notebook may begin at any time.
         self._used, self._away = machine.context_bytes * len(kernels), 0
-        self._link_free_at = {Event.RECLAIM_DONE: 0, Event.RESTORE_DONE: 0}
         self._look_at: int | None = None
         self._ask = False  # something happened that the loop is woken by
         self._unsettled = False  # the last round left somebody waiting or put something off
         self._overtaken: Mapping[str, int] = {}
-        self._residence: Mapping[str, timedelta] = {}
         self._short_since: Mapping[str, datetime] = {}
-        self._moves: deque[Transition] = deque()
-        self._first_look = self._until_first_look()
+        self._moves = Moves(uuid, machine, policy, self.tally, rows)
+        first = looks.first_look(uuid, policy)
+        self._first_look = span if first is None else first
         self._limit = round(policy.restore_timeout.total_seconds() * SECOND)
         self._quick = round(policy.pressure_idle_after.total_seconds() * SECOND)
         self._at_once = bool(policy.max_running_per_gpu or not self._quick or not policy.idle_after)
@@ -93,15 +91,6 @@ class GpuReplay:
             seat.priority = priority_of(seat.holding(), policy)
             seat.seen = None
             self._plan_cell(seat, 0)
-
-    def _until_first_look(self) -> int:
-        """How long after a cell's end time alone may first bring an act, with nobody waiting."""
-        idle = Holding(
-            kernel_id="", label="", footprint={self.uuid: 1}, managed=True, mechanism="any", background_work=(),
-            gpu_busy=False, last_active_at=instant(0),
-        )  # fmt: skip
-        change = next_change([idle], self.policy, instant(0) - timedelta(microseconds=1))
-        return self.span if change is None else microseconds(change)
 
     def run(self) -> Tally:
         """Replay it all. To be called once."""
@@ -226,81 +215,35 @@ class GpuReplay:
 
     # -- moves ------------------------------------------------------------------------------------------------------
 
-    def _phase(self, seat: Seat, event: Event, now: int, reason: Reason | None = None, took: int = 0) -> None:
-        seat.count(now)
-        before, seat.phase = seat.phase, advance(seat.phase, event)
-        if event is Event.RECLAIM_STARTED:
-            seat.resident_since = seat.phase_since
-        if seat.phase is not before:
-            seat.phase_since = seat.resident_since if event is Event.RECLAIM_REFUSED else now
-        self.tally.events[event.value] += 1
-        moved = event in self._link_free_at
-        if not moved and self._rows is None:
-            return
-        row = Transition(
-            id=f"{self.uuid}/{next(self._serial)}", at=instant(now), kernel_id=seat.trace.kernel_id, event=event,
-            phase=seat.phase, reason=reason, label=seat.trace.label, owner=seat.trace.owner,
-            footprint={self.uuid: seat.footprint}, moved_bytes=seat.footprint if moved else None,
-            took=timedelta(microseconds=took) if moved else None,
-        )  # fmt: skip
-        if moved:
-            self._moves.append(row)
-        if self._rows is not None:
-            self._rows.append(row)
-
-    def _start(self, seat: Seat, done: Event, takes: int, now: int) -> None:
-        at = max(now, self._link_free_at[done]) + takes
-        self._link_free_at[done] = at
+    def _start(self, seat: Seat, event: Event, reason: Reason, now: int) -> None:
+        at = self._moves.start(seat, event, reason, now)
         seat.generation += 1
         self._push(at, _MOVED, seat.number, seat.generation)
 
-    def _reclaim(self, seat: Seat, reason: Reason, now: int) -> None:
-        self._phase(seat, Event.RECLAIM_STARTED, now, reason)
-        self._start(seat, Event.RECLAIM_DONE, self.machine.offload_takes(seat.footprint), now)
-
     def _restore(self, seat: Seat, reason: Reason, now: int) -> None:
-        if now - (seat.phase_since or 0) <= self._quick:
-            self.tally.quick_returns += 1
-        self._phase(seat, Event.RESTORE_STARTED, now, reason)
+        self.tally.quick_returns += now - (seat.phase_since or 0) <= self._quick
         self._because(seat, MOVING, now)
-        self._start(seat, Event.RESTORE_DONE, self.machine.onload_takes(seat.footprint), now)
+        self._start(seat, Event.RESTORE_STARTED, reason, now)
 
     def _cancel(self, seat: Seat, now: int) -> None:
         """The agent rolls a reclaim back when code comes: nothing has been given up until its last step."""
-        self._phase(seat, Event.RECLAIM_REFUSED, now, Reason.CANCELLED)
+        self._moves.happened(seat, Event.RECLAIM_REFUSED, now, Reason.CANCELLED)
         self.tally.cancelled += 1
         self._ask = True
 
     def _moved(self, seat: Seat, now: int) -> None:
-        size = seat.footprint
-        if seat.phase is Phase.RECLAIMING:
-            took = self.machine.offload_takes(size)
-            self._phase(seat, Event.RECLAIM_DONE, now, took=took)
-            self._used -= size
-            self._away += size
+        size, leaves = seat.footprint, seat.phase is Phase.RECLAIMING
+        self._moves.done(seat, now)
+        self._used -= size if leaves else -size
+        self._away += size if leaves else -size
+        if leaves:
             self._live.pop(seat.number)
         else:
-            took = self.machine.onload_takes(size)
-            self._phase(seat, Event.RESTORE_DONE, now, took=took)
-            self._used += size
-            self._away -= size
             seat.waiting_since = None
             self._begin(seat, now)
-        self.tally.moving += took
-        self.tally.moved_bytes += size
         self._ask = self._ask or self._unsettled
-        self._track_residence(now)
 
     # -- rounds -----------------------------------------------------------------------------------------------------
-
-    def _track_residence(self, now: int) -> None:
-        oldest = instant(now) - WINDOW
-        while self._moves and self._moves[0].at <= oldest:
-            self._moves.popleft()
-        if self._moves or self._residence:
-            self._residence = track_residence(
-                measure(self._moves, instant(now)), self.policy, self._residence
-            )
 
     def snapshot(self, now: int) -> Snapshot:
         """The GPU and those of its kernels about which there is something to decide."""
@@ -316,10 +259,10 @@ class GpuReplay:
         self._ask = False
         self.tally.rounds += 1
         self._end_waits(now)
-        self._track_residence(now)
+        self._moves.track_residence(now)
         seen = self.snapshot(now)
         self._short_since = track_pressure(seen, self.policy, self._short_since)
-        decisions = decide(seen, self.policy, self._short_since, self._overtaken, self._residence)
+        decisions = decide(seen, self.policy, self._short_since, self._overtaken, self._moves.residence)
         self._overtaken = track_overtaken(decisions, self._overtaken) if self._waiting else {}
         if self._witness is not None:
             self._witness(seen, decisions)
@@ -339,7 +282,7 @@ class GpuReplay:
             seat.count(now)
             seat.warned_at = instant(now)
         elif isinstance(decision, Reclaim):
-            self._reclaim(seat, decision.reason, now)
+            self._start(seat, Event.RECLAIM_STARTED, decision.reason, now)
         elif isinstance(decision, Restore):
             self._restore(seat, decision.reason, now)
         elif isinstance(decision, Admit):
@@ -362,42 +305,36 @@ class GpuReplay:
         if not self._limit or not self._waiting:
             return
         for seat in self._live.values():
-            at_gate = seat.phase is Phase.RECLAIMED and seat.waiting_since is not None
-            since = seat.waiting_since if at_gate else seat.place_wanted
-            if (
-                since is not None
-                and seat.phase in (Phase.RECLAIMED, Phase.RESIDENT)
-                and now - since >= self._limit
-            ):
-                seat.count(now)
-                if at_gate:
-                    seat.waiting_since = now
-                else:
-                    seat.place_wanted = now
-                self.tally.ended_waits += 1
+            since = looks.waits_at_gate_since(seat)
+            if since is None or now - since < self._limit:
+                continue
+            seat.count(now)
+            if seat.phase is Phase.RECLAIMED:
+                seat.waiting_since = now
+            else:
+                seat.place_wanted = now
+            self.tally.ended_waits += 1
 
     def _plan_look(self, now: int) -> None:
         """When time alone may change what this round has said."""
-        if self._unsettled or self._residence or self.policy.headroom_bytes:
+        if self._unsettled or self._moves.residence or self.policy.headroom_bytes:
             self._plan_common_look(now)
             return
         # With nobody short of room no kernel's time depends on another's.
         for seat in self._live.values():
             if seat.look_at <= now and seat.running_since is None and seat.phase is Phase.RESIDENT:
-                change = next_change((seat.holding(),), self.policy, instant(now))
-                if change is not None:
-                    self._look_after(seat, microseconds(change))
+                at = looks.of_one(seat, self.policy, now)
+                if at is not None:
+                    self._look_after(seat, at)
 
     def _plan_common_look(self, now: int) -> None:
-        live = [seat.holding() for seat in self._live.values() if seat.running_since is None or seat.waits]
-        change = next_change(live, self.policy, instant(now), self._short_since, self._residence)
-        due = [] if change is None else [self._next_tick(microseconds(change))]
-        if self._residence and self._moves:
-            due.append(self._next_tick(microseconds(self._moves[0].at + WINDOW)))
-        if self._limit and self._waiting:
-            since = [s.waiting_since for s in self._live.values() if s.phase is Phase.RECLAIMED]
-            since += [s.place_wanted for s in self._live.values()]
-            due += [at + self._limit for at in since if at is not None]
+        live, residence = self._live.values(), self._moves.residence
+        due = looks.of_all(live, self.policy, now, self._short_since, residence)
+        if (at := self._moves.residence_may_end_at()) is not None:
+            due.append(at)
+        due = [self._next_tick(at) for at in due]
+        if self._waiting:
+            due += looks.waits_end(live, self._limit)  # the loop wakes for these
         self._look_at = min(due, default=None)
         if self._look_at is not None:
             self._push(self._look_at, _LOOK, -1)
