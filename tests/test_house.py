@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "demo",
         "agent",
         "server",
+        "plan",
     },
     "doctor": {"core", "gpu", "sim", "agent"},
     "cli": {

@@ -62,6 +62,7 @@ class GpuReplay:
         tick_seconds: float,
         witness: Witness | None = None,
         rows: list[Transition] | None = None,
+        begin_reclaimed: bool = False,
     ) -> None:
         self.uuid, self.span, self.policy, self.machine = uuid, span, policy, machine
         self.tick = max(1, round(tick_seconds * SECOND))
@@ -90,6 +91,10 @@ class GpuReplay:
         for seat in self.seats:
             seat.priority = priority_of(seat.holding(), policy)
             seat.seen = None
+            if begin_reclaimed:
+                seat.phase, seat.phase_since, seat.begun = Phase.RECLAIMED, 0, 0
+                seat.footprint = kernels[seat.number].held[0]
+                self._away += seat.footprint
             self._plan_cell(seat, 0)
 
     def run(self) -> Tally:

@@ -39,12 +39,24 @@ def replay(
     tick_seconds: float = 5.0,
     witness: Witness | None = None,
     rows: list[Transition] | None = None,
+    begin_reclaimed: bool = False,
 ) -> Tally:
-    """What this policy brings on so many GPUs. `witness` sees each round, `rows` (if given) takes the log's rows."""
+    """What this policy brings on so many GPUs. `witness` sees each round, `rows` (if given) takes the log's rows.
+
+    Kernels begin with nothing, or, with `begin_reclaimed`, with what their first cell holds in host memory.
+    """
     total = Tally()
     for number, kernels in enumerate(placed(trace.kernels, gpus)):
         one = GpuReplay(
-            f"GPU-{number:04d}", kernels, trace.span, policy, machine, tick_seconds, witness, rows
+            f"GPU-{number:04d}",
+            kernels,
+            trace.span,
+            policy,
+            machine,
+            tick_seconds,
+            witness,
+            rows,
+            begin_reclaimed,
         )
         total.add(one.run())
     return total
