@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from jupyter_gpu_reclaim.core.model import Policy
-from jupyter_gpu_reclaim.plan import philly, render, study, trace, words
+from jupyter_gpu_reclaim.plan import log_export, philly, render, study, trace, words
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.generator import Habits, generate
 from jupyter_gpu_reclaim.plan.sizing import Ask, Target
@@ -95,7 +95,7 @@ def _traces(arguments: Namespace, machine: Machine) -> list[Trace]:
     if not arguments.traces:
         seeds = range(1, arguments.seeds + 1)
         return [generate(arguments.users, arguments.days, machine.gpu_bytes, seed) for seed in seeds]
-    read = philly.read if arguments.format_of_traces == "philly" else trace.read
+    read = {"cells": trace.read, "log": log_export.read, "philly": philly.read}[arguments.format_of_traces]
     traces = [read(path) for path in arguments.traces]
     for path, one in zip(arguments.traces, traces, strict=True):
         if not one.cells:

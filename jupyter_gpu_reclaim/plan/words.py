@@ -82,7 +82,7 @@ def add_to(command: ArgumentParser) -> None:
         help="recorded cells, CSV or Parquet; see docs/plan.md",
     )
     command.add_argument(
-        "--format-of-traces", choices=("cells", "philly"), default="cells", help="default: %(default)s"
+        "--format-of-traces", choices=("cells", "log", "philly"), default="cells", help="default: %(default)s"
     )
     command.add_argument(
         "--users", type=int, default=100, help="without a trace: of a made-up team (%(default)s)"

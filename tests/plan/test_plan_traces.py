@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jupyter_gpu_reclaim.plan import philly
+from jupyter_gpu_reclaim.core.model import Policy, Transition
+from jupyter_gpu_reclaim.plan import log_export, philly
+from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.generator import Habits, generate
+from jupyter_gpu_reclaim.plan.replay import replay
 from jupyter_gpu_reclaim.plan.trace import COLUMNS, SECOND, BadTrace, Row, assembled, read, rows, write_csv
+from jupyter_gpu_reclaim.reclaim_log.export import text
 
 moments = st.integers(0, 10**12)
 some_rows = st.lists(
@@ -111,3 +115,22 @@ def test_phillys_attempts_become_cells(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(BadTrace, match="cluster_job_log"):
         philly.read(path)
+
+
+def test_an_exported_log_becomes_stretches_of_use(tmp_path: Path) -> None:
+    """The log's own export tells of each stretch from a restore to the last use before the next reclaim."""
+    trace = generate(3, 2, 16 << 30, seed=5)
+    written: list[Transition] = []
+    replay(trace, 1, Policy(), Machine(gpu_bytes=16 << 30), rows=written)
+    path = tmp_path / "log.jsonl"
+    path.write_text(text("jsonl", reversed(written)))
+    read_back = log_export.read(path)
+    reclaims = [row for row in written if row.event == "reclaim_started"]
+    assert {kernel.kernel_id for kernel in read_back.kernels} == {row.kernel_id for row in reclaims}
+    assert len(reclaims) <= read_back.cells <= len(reclaims) + len(trace.kernels)
+    for kernel, told in zip(trace.kernels, read_back.kernels, strict=True):
+        assert sum(told.busy) >= 0.5 * sum(kernel.busy)
+        assert set(told.held) == set(kernel.held)
+    path.write_text("[]\n")
+    with pytest.raises(BadTrace, match=":1:"):
+        log_export.read(path)
