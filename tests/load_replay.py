@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from statistics import mean, median
 from typing import Any
 
@@ -41,6 +41,15 @@ def moves(rows: list[dict[str, Any]], what: str) -> list[tuple[datetime, datetim
     return found
 
 
+def seconds_a_move(made: list[tuple[datetime, datetime, str]]) -> float:
+    """Time in which any was under way, for each: as if they had come one after the other, as a replay has them."""
+    under_way, until = timedelta(0), datetime.min.replace(tzinfo=UTC)
+    for began, ended, _ in sorted(made):
+        under_way += max(timedelta(0), ended - max(began, until))
+        until = max(until, ended)
+    return under_way.total_seconds() / len(made)
+
+
 def away(rows: list[dict[str, Any]], kernels: int, began: datetime, ended: datetime) -> float:
     """Share of the kernels' time that their bytes were in host memory, where all were when it began."""
     since, total = {}, timedelta(0)
@@ -62,10 +71,7 @@ def compared(
     ended = max(at + timedelta(seconds=waited + busy) for cells in people for at, waited, busy in cells)
     trace = recorded(people, held, began, ended)
     within = [row for row in rows if datetime.fromisoformat(row["at"]) > began]
-    speeds = {
-        what: held / median((end - start).total_seconds() for start, end, _ in moves(within, what))
-        for what in ("reclaim", "restore")
-    }
+    speeds = {what: held / seconds_a_move(moves(within, what)) for what in ("reclaim", "restore")}
     machine = Machine(
         gpu_bytes=gpu_bytes,
         host_bytes=1 << 60,
