@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_gpu_reclaim.core.model import Policy
-from jupyter_gpu_reclaim.plan.sizing import Ask
+
+if TYPE_CHECKING:
+    from jupyter_gpu_reclaim.plan.sizing import Ask
 
 _SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "GB": 10**9}
 _SPANS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
