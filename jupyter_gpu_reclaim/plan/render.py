@@ -126,7 +126,7 @@ def chart(drawn: Sequence[Curve], quantile: float, wanted: float) -> str:
         return (HEIGHT - BELOW) * (1 - log10(inside / SHORTEST) / log10(LONGEST / SHORTEST)) + 2
 
     marks = "".join(
-        f'<text x="0" y="{y(seconds) + 4:.0f}" font-size="12" fill="currentColor">{text}</text>'
+        f'<text x="0" y="{max(12, y(seconds) + 4):.0f}" font-size="12" fill="currentColor">{text}</text>'
         for seconds, text in MARKS
     )
     marks += "".join(

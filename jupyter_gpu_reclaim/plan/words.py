@@ -26,8 +26,8 @@ class Misread(Exception):
 
 def size(words: str) -> int:
     """`80GiB`, in bytes. Raises `Misread`."""
-    found = re.fullmatch(r"([0-9.]+)\s*([A-Za-z]*)", words)
-    if not found or found[2] not in _SIZES or found[1].count(".") > 1:
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", words)
+    if not found or found[2] not in _SIZES:
         raise Misread(f"{words} is no size: write 80GiB (or MiB, TiB, GB)")
     return int(float(found[1]) * _SIZES[found[2]])
 
