@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jupyter_gpu_reclaim import cli
+from jupyter_gpu_reclaim.bench import plan as bench_plan
 from jupyter_gpu_reclaim.plan.baselines import NEVER, Rule, pool
 from jupyter_gpu_reclaim.plan.generator import generate
 from jupyter_gpu_reclaim.plan.sizing import fewest, interval
@@ -128,3 +129,10 @@ def test_the_fewest_that_will_do_are_found() -> None:
     assert [fewest(lambda n, least=least: n >= least, 1, 10) for least in (1, 4, 10, 11)] == [1, 4, 10, None]
     middle, half = interval([1, 2, 3])
     assert (middle, round(half, 3)) == (2, 2.484)
+
+
+def test_the_bench_measures_replays_of_growing_size() -> None:
+    """Time and memory of each, from a process of its own, then how the cost grew beside n log n."""
+    found = list(bench_plan.figures((20, 40)))
+    assert [figure.unit for figure in found] == ["s", "MiB", "s", "MiB", ""]
+    assert all(figure.value > 0 for figure in found)
