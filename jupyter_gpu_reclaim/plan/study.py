@@ -18,7 +18,6 @@ UNCERTAIN: tuple[tuple[str, float, float], ...] = (
     ("busy_sigma", 1.0, 1.7),
     ("think_median_seconds", 150.0, 600.0),
     ("break_chance", 0.0, 0.1),
-    ("day_begins_hour", 8.0, 10.0),
     ("attendance", 0.6, 1.0),
     ("footprint_median", 0.08, 0.3),
     ("footprint_sigma", 0.3, 0.9),
