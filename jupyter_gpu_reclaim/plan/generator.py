@@ -1,7 +1,7 @@
 """Days of a team that never was, drawn from published statistics; what is not published is marked as assumed.
 
-It is not a recording of anybody: the medians and quartiles of cells are those reported of the trace that NotebookOS was
-judged by (arXiv 2503.20591, figures read from its plots and not published as numbers); the day around them is ours.
+It is not a recording of anybody: the medians and quartiles of cells are those that we recall of the trace that NotebookOS
+was judged by (arXiv 2503.20591) and could not confirm in its text; the day around them is ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import exp, log
 from jupyter_gpu_reclaim.plan.trace import SECOND, Trace, TraceKernel
 
 HOUR, DAY = 3600.0, 86400.0
-NOTEBOOKOS = "NotebookOS, arXiv 2503.20591, AdobeTrace as read from its plots: "
+NOTEBOOKOS = "recalled of the AdobeTrace in NotebookOS, arXiv 2503.20591, not confirmed: "
 ASSUMED = "assumed"
 
 
