@@ -42,7 +42,7 @@ def peak_mib() -> float:
 
 
 def figures(sizes: tuple[int, ...] = SIZES) -> Iterator[Figure]:
-    """Seconds and MiB; `LARGEST` takes ten minutes, and is measured when asked for: `python -m …bench.plan`."""
+    """Seconds and MiB; `LARGEST` takes eight minutes, and is measured when asked for: `python -m …bench.plan`."""
     took: dict[int, float] = {}
     for kernels in sizes:
         words = [sys.executable, "-m", __name__, str(kernels)]

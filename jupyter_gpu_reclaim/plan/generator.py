@@ -1,7 +1,7 @@
 """Days of a team that never was, drawn from published statistics; what is not published is marked as assumed.
 
-It is not a recording of anybody: the medians and quartiles of cells are those that we recall of the trace that NotebookOS
-was judged by (arXiv 2503.20591) and could not confirm in its text; the day around them is ours.
+It is not a recording of anybody: the medians and quartiles of cells are those that we recall of the trace that
+NotebookOS was judged by (arXiv 2503.20591) and could not confirm in its text; the day around them is ours.
 """
 
 from __future__ import annotations
