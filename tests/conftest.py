@@ -9,7 +9,7 @@ import pytest
 
 pytest_plugins = ["pytest_jupyter.jupyter_server", "ipykernel6"]
 
-LONGEST = ("test_offload_histories.py", "test_whole_way.py", "test_load.py", "test_thousand_cycles.py")
+LONGEST = ("test_offload_histories.py", "test_whole_way.py", "test_thousand_cycles.py")
 """Files that take minutes. They begin first, so that none is left running alone at the end."""
 
 
