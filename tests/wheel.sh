@@ -4,7 +4,7 @@
 set -euo pipefail
 wheel=$(realpath "$1")
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+trap '/bin/rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
 export PATH="$folder/venv/bin" HOME="$folder" JUPYTER_CONFIG_DIR="$folder/config" JUPYTER_DATA_DIR="$folder/data"
 for tool in node npm g++ c++; do
