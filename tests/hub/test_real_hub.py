@@ -1,0 +1,165 @@
+"""A real JupyterHub: its users' servers share a GPU, keep their settings, and do without the hub while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from anyio.from_thread import BlockingPortal
+from real_hub import RealHub, UserAtHub
+from tornado.httpclient import HTTPClientError
+
+from jupyter_gpu_reclaim.demo.jupyter_session import OpenNotebook
+
+HELD_BYTES = 160 << 20  # more than half of the GPU
+FRESH = (
+    "import torch\ntorch.set_num_threads(1)\n"
+    "def fresh(): return torch.arange(40 * 2**20, dtype=torch.int32)\n"
+    "x = fresh().to('simgpu')"
+)
+
+
+@dataclass
+class Desk:
+    """A user with a notebook that holds `HELD_BYTES`, and how often its data was changed."""
+
+    user: UserAtHub
+    notebook: OpenNotebook
+    step: int = 0
+
+    async def work(self) -> None:
+        """One cell that needs the data on the GPU, changes it, and compares it to the last number."""
+        self.step += 1
+        code = f"x += 1\nprint(torch.equal(x.cpu(), fresh() + {self.step}))"
+        assert await self.notebook.run(code) == "True\n"
+
+    async def log(self) -> list[dict]:
+        """What became of the kernel, oldest first."""
+        where = f"/gpu-reclaim/api/log?kernel_id={self.notebook.kernel_id}&limit=500"
+        return (await self.user.request("GET", where))["transitions"][::-1]
+
+
+async def sit_down(hub: RealHub, name: str) -> Desk:
+    """A user opens a notebook and fills it, others making room."""
+    user = await hub.user(name)
+    notebook = await user.open_notebook("a.ipynb")
+    await notebook.run(FRESH)
+    await user.until(lambda row: row["mechanism"] and row["footprint_bytes"] >= HELD_BYTES, notebook)
+    return Desk(user, notebook)
+
+
+@pytest.fixture(scope="module")
+def desks(hub: RealHub, portal: BlockingPortal) -> Iterator[tuple[Desk, Desk]]:
+    """Alice's and bob's; bob came last, so alice's notebook has given way."""
+    settings = hub.folder / "home" / "alice" / ".jupyter" / "jupyter_server_config.py"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("c.GpuReclaim.idle_after_seconds = 10**6\n")
+    yield portal.call(sit_down, hub, "alice"), portal.call(sit_down, hub, "bob")
+
+
+def test_a_waiting_cell_makes_another_users_idle_notebook_give_way(
+    desks: tuple[Desk, Desk], portal: BlockingPortal
+) -> None:
+    """Room for one of two users' notebooks: whoever's cell runs has it, data unchanged, each side in its own log."""
+
+    async def story() -> None:
+        for _ in range(2):
+            for desk in desks:
+                await desk.work()
+        await asyncio.gather(*(desk.work() for desk in desks))
+        for desk in desks:
+            rows = await desk.log()
+            assert {row["owner"] for row in rows} == {desk.user.name}
+            seen = [(row["event"], row["reason"]) for row in rows]
+            assert ("reclaim_started", "admission") in seen  # it gave way, and that could only be to the other user
+            assert "restore_done" in {event for event, _ in seen}
+            wrong = {"reclaim_failed", "restore_failed", "lost", "wait_ended"}
+            assert not wrong & {event for event, _ in seen}
+            assert (await desk.user.status())["problems"] == []
+
+    portal.call(story)
+
+
+def test_the_operators_settings_hold_by_group(desks: tuple[Desk, Desk], portal: BlockingPortal) -> None:
+    """Each server has the settings of its user's group, also where the user's own configuration says otherwise."""
+    alice, bob = (portal.call(desk.user.status)["policy"] for desk in desks)
+    assert (alice["idle_after_seconds"], bob["idle_after_seconds"]) == (300, 1200)
+    assert (alice["max_pin_seconds"], bob["max_pin_seconds"]) == (3600, 14400)
+
+
+@pytest.mark.parametrize("who", ["bob", "nobody"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "status"), ("GET", "log"), ("POST", "kernels/{}/reclaim"), ("DELETE", "kernels/{}/pin")],
+)
+def test_nobody_elses_server_is_answered_for(
+    desks: tuple[Desk, Desk], portal: BlockingPortal, who: str, method: str, path: str
+) -> None:
+    """A user's API answers neither another user's token nor one that the hub does not know."""
+    alice, bob = desks
+    stranger = UserAtHub(alice.user.folder, hub=alice.user.hub, name=who)
+    stranger.url, stranger.token = alice.user.url, bob.user.token if who == "bob" else "0" * 32
+    with pytest.raises(HTTPClientError) as raised:
+        portal.call(stranger.request, method, "/gpu-reclaim/api/" + path.format(alice.notebook.kernel_id))
+    assert raised.value.code == 403
+
+
+def test_no_culler_is_misled(desks: tuple[Desk, Desk], portal: BlockingPortal) -> None:
+    """A reclaim, and whoever looks at the status, leave the kernel's last activity as it was: cullers go by that."""
+    desk = desks[0]
+
+    async def last_activity() -> str:
+        return (await desk.user.request("GET", f"/api/kernels/{desk.notebook.kernel_id}"))["last_activity"]
+
+    async def story() -> None:
+        await desk.work()
+        before = await last_activity()
+        while True:
+            where = f"/gpu-reclaim/api/kernels/{desk.notebook.kernel_id}/reclaim"
+            reply = await desk.user.request("POST", where, {}, accept=(409,))
+            if "decision" in reply:
+                break
+            assert reply["reason"] in ("gpu_busy", "running", "background_unknown"), reply
+            await asyncio.sleep(0.05)
+        await desk.user.until(lambda row: row["phase"] == "reclaimed", desk.notebook)
+        assert await last_activity() == before
+
+    portal.call(story)
+
+
+def test_the_hub_killed_and_started_again(
+    hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal
+) -> None:
+    """While the hub is dead cells run, notebooks give way and come back; the next hub finds the servers as they are."""
+
+    async def story() -> None:
+        pids = [(await desk.user.until(lambda row: row["pid"], desk.notebook))["pid"] for desk in desks]
+        await hub.kill()
+        for _ in range(2):
+            for desk in desks:
+                await desk.work()
+        await hub.start()
+        for desk, pid in zip(desks, pids, strict=True):
+            await hub.until_answered(desk.user.status)
+            await desk.notebook.connect()  # the proxy is a new one
+            await desk.work()
+            assert (await desk.notebook.holding())["pid"] == pid
+
+    portal.call(story)
+
+
+def test_a_server_stopped_while_its_notebook_is_reclaimed(
+    hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal
+) -> None:
+    """The hub stops a server whose notebook's data is away: the server ends, and the other user's works on."""
+    alice, bob = desks
+
+    async def story() -> None:
+        await bob.work()  # so that alice's is away
+        await alice.user.until(lambda row: row["phase"] == "reclaimed", alice.notebook)
+        await alice.user.stop()
+        await bob.work()
+
+    portal.call(story)
