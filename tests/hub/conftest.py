@@ -11,6 +11,7 @@ from real_hub import RealHub, missing, snippet
 
 from jupyter_gpu_reclaim.bench.log import postgresql
 from jupyter_gpu_reclaim.sim.board import Board, MiB
+from jupyter_gpu_reclaim.sim.build import cache_folder
 from jupyter_gpu_reclaim.sim.environment import environment
 
 GPU_BYTES, CONTEXT_BYTES = 256 * MiB, 16 * MiB  # room for the data of one of two users, and both contexts
@@ -54,7 +55,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory, portal: BlockingPortal) -> Ite
             hub = RealHub(
                 folder / "hub",
                 SETTINGS,
-                environment(board.path),
+                {**environment(board.path), "XDG_CACHE_HOME": str(cache_folder().parents[1])},  # built once
                 db_url=database.url(),
                 more_config=config,
             )

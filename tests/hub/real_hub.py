@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tornado.httpclient import HTTPClientError
 
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook, ServerFailed
 
 ROOT = Path(__file__).parents[2]
 OPERATORS = ROOT / "docs" / "operators.md"
 DEADLINE_SECONDS = 60
+NOT_YET = (404, 424, 502, 503, 599)  # of the proxy without a hub, of the hub without a server
 HUB_CONFIG = """\
 c = get_config()
 c.JupyterHub.bind_url = "http://127.0.0.1:{proxy_port}"
@@ -137,17 +139,21 @@ class RealHub(JupyterServer):
                 sys.executable, "-m", "jupyterhub", "-f", "jupyterhub_config.py", cwd=self.folder,
                 stdout=log, stderr=log, stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-        await self.until_answered(lambda: self.request("GET", "/hub/api/info"))
+        await self.until_answered(lambda: self.request("GET", "/hub/api/users"))
 
     async def until_answered(self, ask: Callable[[], Any]) -> Any:
-        """What `ask` returns once it raises no error of HTTP or of the connection."""
+        """What `ask` returns once hub, proxy and server are there to answer it."""
         problem: Exception | None = None
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while self._process.returncode is None:
                     try:
                         return await ask()
-                    except Exception as error:
+                    except OSError as error:
+                        problem = error
+                    except HTTPClientError as error:
+                        if error.code not in NOT_YET:
+                            raise
                         problem = error
                     await asyncio.sleep(0.1)
         except TimeoutError:
@@ -192,9 +198,8 @@ class UserAtHub(JupyterServer):
     async def __aenter__(self) -> UserAtHub:
         self.url = f"{self.hub.url}/user/{self.name}"
         self._notebooks: list[OpenNotebook] = []
-        await self.hub.request("POST", f"/hub/api/users/{self.name}", accept=(409,))
         self.token = await self.hub.token_of(self.name)
-        await self.hub.request("POST", f"/hub/api/users/{self.name}/server", accept=(400,))
+        await self.hub.request("POST", f"/hub/api/users/{self.name}/server", {})
         await self.hub.until_answered(self.status)
         return self
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -51,12 +50,12 @@ async def sit_down(hub: RealHub, name: str) -> Desk:
 
 
 @pytest.fixture(scope="module")
-def desks(hub: RealHub, portal: BlockingPortal) -> Iterator[tuple[Desk, Desk]]:
+def desks(hub: RealHub, portal: BlockingPortal) -> tuple[Desk, Desk]:
     """Alice's and bob's; bob came last, so alice's notebook has given way."""
     settings = hub.folder / "home" / "alice" / ".jupyter" / "jupyter_server_config.py"
     settings.parent.mkdir(parents=True)
     settings.write_text("c.GpuReclaim.idle_after_seconds = 10**6\n")
-    yield portal.call(sit_down, hub, "alice"), portal.call(sit_down, hub, "bob")
+    return portal.call(sit_down, hub, "alice"), portal.call(sit_down, hub, "bob")
 
 
 def test_a_waiting_cell_makes_another_users_idle_notebook_give_way(
@@ -73,7 +72,7 @@ def test_a_waiting_cell_makes_another_users_idle_notebook_give_way(
             rows = await desk.log()
             assert {row["owner"] for row in rows} == {desk.user.name}
             seen = [(row["event"], row["reason"]) for row in rows]
-            assert ("reclaim_started", "admission") in seen  # it gave way, and that could only be to the other user
+            assert ("reclaim_started", "admission") in seen  # to the other user: there is nobody else
             assert "restore_done" in {event for event, _ in seen}
             wrong = {"reclaim_failed", "restore_failed", "lost", "wait_ended"}
             assert not wrong & {event for event, _ in seen}
@@ -101,8 +100,9 @@ def test_nobody_elses_server_is_answered_for(
     alice, bob = desks
     stranger = UserAtHub(alice.user.folder, hub=alice.user.hub, name=who)
     stranger.url, stranger.token = alice.user.url, bob.user.token if who == "bob" else "0" * 32
+    where = "/gpu-reclaim/api/" + path.format(alice.notebook.kernel_id)
     with pytest.raises(HTTPClientError) as raised:
-        portal.call(stranger.request, method, "/gpu-reclaim/api/" + path.format(alice.notebook.kernel_id))
+        portal.call(stranger.request, method, where, {} if method == "POST" else None)
     assert raised.value.code == 403
 
 
@@ -143,7 +143,8 @@ def test_the_hub_killed_and_started_again(
         await hub.start()
         for desk, pid in zip(desks, pids, strict=True):
             await hub.until_answered(desk.user.status)
-            await desk.notebook.connect()  # the proxy is a new one
+            desk.notebook.close()  # the proxy is a new one
+            await desk.notebook.connect()
             await desk.work()
             assert (await desk.notebook.holding())["pid"] == pid
 
