@@ -110,7 +110,7 @@ async def test_an_order_is_answered_once_and_only_by_its_own_server(store: HubSt
 
 
 async def test_an_override_holds_until_it_is_ended_or_over(store: HubStore) -> None:
-    """Overrides stand newest first, end when told to or when their time is over, and are remembered with who ended them."""
+    """Overrides stand newest first, end when told to or when their time is over, and say who ended them."""
     rule = {"match": {"users": ["ada"]}, "set": {"mode": "off"}}
     one = await store.add_override(rule, "she asked", "root", NOON, NOON + timedelta(hours=1))
     two = await store.add_override(rule, "for good", "root", NOON, None)
