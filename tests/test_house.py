@@ -60,8 +60,9 @@ MAY_IMPORT = {
     "agent": set(),
 }
 ONLY_HERE = {
-    "sqlalchemy": ("reclaim_log", "hub/store.py"),
-    "alembic": ("reclaim_log",),
+    "sqlalchemy": ("reclaim_log", "hub/store.py", "hub/tables.py", "hub/migrations"),
+    "alembic": ("reclaim_log", "hub/migrations"),
+    "jupyterhub": ("hub",),
     "prometheus_client": ("server/metrics.py",),
     "pynvml": ("gpu/nvml.py",),
     "cuda": ("gpu/process_checkpoint.py",),
