@@ -7,19 +7,23 @@ import os
 import secrets
 import signal
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import tornado.web
 from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.httpserver import HTTPServer
-from traitlets import Int, Unicode
+from traitlets import Dict, Float, Int, List, Unicode
 from traitlets.config import Application
 
 import jupyter_gpu_reclaim
+from jupyter_gpu_reclaim.hub import server_api
+from jupyter_gpu_reclaim.hub.policies import Book, Policies, book_from, book_of
 from jupyter_gpu_reclaim.hub.service import Service
 from jupyter_gpu_reclaim.ports import Clock
+from jupyter_gpu_reclaim.reclaim_log.retention import Retention
 
 MOST_BODY_BYTES = 4 << 20
 DEFAULT_PREFIX = "/services/gpu-reclaim/"
@@ -54,6 +58,34 @@ class GpuReclaimHub(Application):
     prefix = Unicode(help="Where the service's pages are, with slashes. The Hub says so.").tag(config=True)
     url = Unicode(help="Where to listen: http://HOST:PORT. The Hub says so.").tag(config=True)
 
+    policies = List(
+        Dict(),
+        help="""The rules, the first that fits counts: {"name": …, "match": {"users", "groups", "servers", "profiles",
+        "gpus": patterns, "days": ["mon", …], "hours": "22:00-06:00"}, "set": {"idle_after_seconds": 600, …}, "lock":
+        names or "all", "priority": 0}. Default: none, each server does as it is configured.""",
+    ).tag(config=True)
+
+    timezone = Unicode(
+        "UTC", help="""The zone of the hours and days in `policies`. The default is UTC."""
+    ).tag(config=True)
+
+    policy_file = Unicode(
+        "",
+        help="""A YAML file {timezone: Europe/Berlin, rules: […]} instead of `policies`. It is read anew when it
+        changes; one that is wrong then changes nothing. "", the default: none.""",
+    ).tag(config=True)
+
+    keep_log_days = Float(
+        400.0,
+        min=0,
+        max=36500,
+        help="""Days after which the log's episodes are deleted. 0: never. The default: 400.""",
+    ).tag(config=True)
+
+    keep_log_rows = Int(
+        0, min=0, help="""Most rows that the log keeps. 0, the default: without limit."""
+    ).tag(config=True)
+
     cache_seconds = Int(
         300,
         min=1,
@@ -81,8 +113,6 @@ class GpuReclaimHub(Application):
 
     def web(self, service: Service) -> tornado.web.Application:
         """The service's addresses, with what answers them."""
-        from jupyter_gpu_reclaim.hub import server_api
-
         routes = [(r"oauth_callback", HubOAuthCallbackHandler), *server_api.ROUTES]
         return tornado.web.Application(
             [(self.prefix + path, *more) for path, *more in routes],
@@ -93,8 +123,18 @@ class GpuReclaimHub(Application):
         )
 
     def service(self, clock: Clock) -> Service:
-        """The parts behind the addresses, not yet started."""
-        return Service(self.db_url, clock)
+        """The parts behind the addresses, not yet started. Raises `BadPolicies`, OSError."""
+        days, rows = self.keep_log_days, self.keep_log_rows
+        retention = Retention(timedelta(days=days) if days else None, rows or None)
+        return Service(self.db_url, clock, self.rules(), retention)
+
+    def rules(self) -> Policies:
+        """The operator's rules; at the start they must be in order. Raises `BadPolicies`, OSError."""
+        if not self.policy_file:
+            return Policies(book_of(self.policies, self.timezone))
+        file = Path(self.policy_file)
+        book_from(file.read_text(), file.name)
+        return Policies(Book(), file)
 
     async def _serve(self) -> None:
         HubOAuth.instance(cache_max_age=self.cache_seconds)

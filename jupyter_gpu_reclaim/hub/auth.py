@@ -22,6 +22,7 @@ class Actor:
     name: str
     kind: str  # "user" or "service"
     scopes: frozenset[str]
+    groups: frozenset[str] = frozenset()
 
     @property
     def may_read_all(self) -> bool:
@@ -45,7 +46,8 @@ class Actor:
 
 def actor_of(model: dict[str, Any]) -> Actor:
     """The actor in the Hub's answer."""
-    return Actor(model["name"], model.get("kind", "user"), frozenset(model.get("scopes", ())))
+    scopes, groups = model.get("scopes", ()), model.get("groups", ())
+    return Actor(model["name"], model.get("kind", "user"), frozenset(scopes), frozenset(groups))
 
 
 class OwnServer(tornado.web.RequestHandler):
