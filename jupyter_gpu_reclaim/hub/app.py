@@ -19,7 +19,7 @@ from traitlets import Dict, Float, Int, List, Unicode
 from traitlets.config import Application
 
 import jupyter_gpu_reclaim
-from jupyter_gpu_reclaim.hub import server_api
+from jupyter_gpu_reclaim.hub import pages, server_api
 from jupyter_gpu_reclaim.hub.policies import Book, Policies, book_from, book_of
 from jupyter_gpu_reclaim.hub.service import Service
 from jupyter_gpu_reclaim.ports import Clock
@@ -113,7 +113,7 @@ class GpuReclaimHub(Application):
 
     def web(self, service: Service) -> tornado.web.Application:
         """The service's addresses, with what answers them."""
-        routes = [(r"oauth_callback", HubOAuthCallbackHandler), *server_api.ROUTES]
+        routes = [(r"oauth_callback", HubOAuthCallbackHandler), *server_api.ROUTES, *pages.ROUTES]
         return tornado.web.Application(
             [(self.prefix + path, *more) for path, *more in routes],
             cookie_secret=secrets.token_bytes(32),
