@@ -12,6 +12,7 @@ from pathlib import Path
 from jupyter_core.paths import jupyter_data_dir
 
 from jupyter_gpu_reclaim import __version__
+from jupyter_gpu_reclaim.plan import words as plan_words
 
 
 def show(line: str) -> None:
@@ -110,6 +111,18 @@ def report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def plan(arguments: argparse.Namespace) -> int:
+    """Says how many GPUs a team needs, by replaying its cells through the product's own decisions."""
+    from jupyter_gpu_reclaim.plan import command, trace, words
+
+    try:
+        command.run(show, arguments)
+    except (words.Misread, trace.BadTrace, OSError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, one subparser a command."""
     top = argparse.ArgumentParser(prog="jupyter gpu-reclaim", description=__doc__.split(":")[0])
@@ -168,6 +181,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--pue", type=float)
     command.add_argument("--context-watts", type=float, metavar="WATTS")
     command.set_defaults(call=report)
+
+    command = commands.add_parser("plan", help="replay a team's cells: how many GPUs do they need")
+    plan_words.add_to(command)
+    command.set_defaults(call=plan)
 
     command = commands.add_parser("bench", help="measure what we cost, beside what we promise")
     command.add_argument(

@@ -53,9 +53,22 @@ MAY_IMPORT = {
         "demo",
         "agent",
         "server",
+        "plan",
     },
     "doctor": {"core", "gpu", "sim", "agent"},
-    "cli": {"core", "config", "ports", "gpu", "reclaim_log", "report", "demo", "bench", "doctor", "sim"},
+    "cli": {
+        "core",
+        "config",
+        "ports",
+        "gpu",
+        "reclaim_log",
+        "report",
+        "plan",
+        "demo",
+        "bench",
+        "doctor",
+        "sim",
+    },
     "agent": set(),
 }
 ONLY_HERE = {

@@ -11,12 +11,14 @@ import os
 import random
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from load_replay import compared
 
+from jupyter_gpu_reclaim.core.model import Policy
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook
 from jupyter_gpu_reclaim.sim.board import Board, MiB
 from jupyter_gpu_reclaim.sim.environment import environment
@@ -34,6 +36,10 @@ SETTINGS = {
         {"jupyter_gpu_reclaim": True, "jupyter_gpu_reclaim.bench.loop_probe": True}
     ),
 }  # fmt: skip
+POLICY = Policy(
+    idle_after=timedelta(hours=1), pressure_idle_after=timedelta(0), cooldown=timedelta(0),
+    quantum=timedelta(seconds=30 / SPEED), restore_timeout=timedelta(0), min_reclaim_bytes=0, host_reserve_bytes=0,
+)  # fmt: skip
 SETUP = """
 import time, torch
 torch.set_num_threads(1)
@@ -57,6 +63,7 @@ class Person:
     numbers: int = NUMBERS
     cells: int = 0
     waits: list[tuple[datetime, float]] = field(default_factory=list)  # sent at, seconds until it ran
+    work: list[float] = field(default_factory=list)  # seconds that each took
 
     async def fill(self) -> None:
         """Put the data on the GPU, and give the room to the next."""
@@ -84,6 +91,7 @@ class Person:
             self.number + self.cells
         )
         self.waits.append((sent_at, float(began) - sent_at.timestamp()))
+        self.work.append(busy_seconds)
 
 
 def held(pid: int) -> dict[str, int]:
@@ -91,16 +99,14 @@ def held(pid: int) -> dict[str, int]:
     return {what: len(os.listdir(f"/proc/{pid}/{what}")) for what in ("task", "fd")}
 
 
-async def restores(server: JupyterServer) -> list[str]:
-    """When each restore in the log began, oldest first."""
-    began, after = [], ""
+async def log_rows(server: JupyterServer) -> list[dict[str, Any]]:
+    """The whole log, oldest first."""
+    rows, after = [], ""
     while after is not None:
-        page = await server.request(
-            "GET", f"/gpu-reclaim/api/log?event=restore_started&limit=1000{after and '&after=' + after}"
-        )
-        began += [row["at"] for row in page["transitions"]]
+        page = await server.request("GET", f"/gpu-reclaim/api/log?limit=1000{after and '&after=' + after}")
+        rows += page["transitions"]
         after = page["next"]
-    return sorted(began)
+    return rows[::-1]
 
 
 async def day(folder: Path, seconds: float) -> None:
@@ -124,9 +130,12 @@ async def day(folder: Path, seconds: float) -> None:
         stalls = await server.request("GET", "/gpu-reclaim-bench")
         await asyncio.gather(*(person.cell(0) for person in people))
         after = held(server.pid)
-        began = await restores(server)
+        rows = await log_rows(server)
         status = await server.status()
+    began = [row["at"] for row in rows if row["event"] == "restore_started"]
     report(people, stalls, began)
+    lives = [[(at, waited, busy) for (at, waited), busy in zip(p.waits, p.work, strict=True)] for p in people]
+    print("replayed:", compared(lives, rows, POLICY, DATA_BYTES, TOTAL_BYTES, CONTEXT_BYTES))
     assert all(person.cells >= 2 for person in people)
     assert most_passed(people, began) <= 2 * NOTEBOOKS
     assert after["fd"] - before["fd"] <= 4

@@ -88,11 +88,18 @@ def reclaim_due_at(
     if _cannot_be_moved(holding, policy) or _at_work_or_unknown(holding) or _too_small(holding, policy):
         return None
     span = warning_span(policy)
-    rested_at = _rested_at(holding, max(policy.cooldown, _stay(holding, residence)))
-    rests = [rest for rest in (holding.pinned_until, holding.retry_at, rested_at) if rest is not None]
-    ready = max([since + policy.idle_after - span, *rests])
+    ready = max(since + policy.idle_after - span, barrier_falls_at(holding, policy, residence) or since)
     warned_at = holding.warned_at if is_warned(holding) else None
     return max(since + policy.idle_after, ready, (warned_at or ready) + span)
+
+
+def barrier_falls_at(
+    holding: Holding, policy: Policy, residence: Mapping[str, timedelta] = NO_LONGER
+) -> datetime | None:
+    """When every rest that `barrier` knows (pin, cooldown, stay, failure) is over; None: there is none."""
+    rested_at = _rested_at(holding, max(policy.cooldown, _stay(holding, residence)))
+    rests = (holding.pinned_until, holding.retry_at, rested_at)
+    return max((rest for rest in rests if rest is not None), default=None)
 
 
 def _cannot_be_moved(holding: Holding, policy: Policy) -> Reason | None:
