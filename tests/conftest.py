@@ -9,6 +9,9 @@ import pytest
 
 pytest_plugins = ["pytest_jupyter.jupyter_server", "ipykernel6"]
 
+LONGEST = ("test_offload_histories.py", "test_whole_way.py", "test_thousand_cycles.py")
+"""Files that take minutes. They begin first, so that none is left running alone at the end."""
+
 
 def pytest_configure() -> None:
     """SIGINT interrupts, as in a terminal; what a shell starts in the background would ignore it, kernels included."""
@@ -16,7 +19,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a real GPU is skipped, with the reason printed, where there is none."""
+    """The longest first; what needs a real GPU is skipped, with the reason printed, where there is none."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if not Path("/dev/nvidiactl").exists():
         for item in items:
             if item.get_closest_marker("gpu"):

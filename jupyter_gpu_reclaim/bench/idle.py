@@ -19,10 +19,8 @@ from jupyter_gpu_reclaim.sim.board import Board
 from jupyter_gpu_reclaim.sim.build import ensure_built
 from jupyter_gpu_reclaim.sim.environment import environment
 
-KERNELS, WINDOWS, WINDOW_SECONDS = 30, 5, 20
-SETTLE_SECONDS = (
-    90  # by then agents in which nothing changes have come to their longest rest (5 + 10 + 20 + 40 s)
-)
+KERNELS, WINDOWS, WINDOW_SECONDS = 30, 5, 40
+SETTLE_SECONDS = 165  # by then agents in which nothing changes are at their longest rest (5 + 10 + … + 80 s)
 GPU = ("Simulated GPU 80 GiB", 80 << 30)
 CELL = "import os, torch; x = torch.ones(1 << 20, device='simgpu'); print(os.getpid())"
 
