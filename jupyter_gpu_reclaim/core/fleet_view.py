@@ -1,4 +1,4 @@
-"""What an administrator is shown of a fleet: machines with their GPUs, who holds what, who waits, what was given back."""
+"""What an administrator is shown of a fleet: machines with their GPUs, who holds what, who waits, what came back."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 import tornado.web
-from jupyterhub.services.auth import HubOAuth, HubOAuthenticated, check_scopes
+from jupyterhub.services.auth import HubOAuth, HubOAuthenticated, UserNotAllowed, check_scopes
 
 READ, WRITE = "custom:gpu-reclaim:read", "custom:gpu-reclaim:write"
 
@@ -76,14 +76,18 @@ class Page(HubOAuthenticated, tornado.web.RequestHandler):
 
     async def prepare(self) -> None:
         """Sends who is not logged in to the Hub, raises 403 for who may not come in or has no XSRF token."""
-        await self.hub_auth.get_user(self, sync=False)  # kept, so that nothing below asks again and blocks
-        model = self.get_current_user()
-        if model is None:
+        self.current_user = None  # kept, here and below, so that nothing asks again and blocks
+        model = await self.hub_auth.get_user(self, sync=False)
+        try:
+            self.current_user = None if model is None else self.check_hub_user(model)
+        except UserNotAllowed:
+            raise tornado.web.HTTPError(HTTPStatus.FORBIDDEN, "You may not use this service.") from None
+        if self.current_user is None:
             if self.request.method in ("GET", "HEAD"):
                 self.redirect(self.get_login_url())
                 return
             raise tornado.web.HTTPError(HTTPStatus.FORBIDDEN)
-        self.actor = actor_of(model)
+        self.actor = actor_of(self.current_user)
         self.hub_auth.check_xsrf_cookie(self)
 
     def check_xsrf_cookie(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from real_hub import RealHub, missing, snippet
+from real_hub import RealHub, free_ports, missing, snippet, snippets
 
 from jupyter_gpu_reclaim.bench.log import postgresql
 from jupyter_gpu_reclaim.sim.board import Board, MiB
@@ -34,43 +34,63 @@ def portal() -> Iterator[BlockingPortal]:
         yield portal
 
 
+POLICIES = """\
+rules:
+  - name: students
+    match: {groups: [students]}
+    set: {idle_after_seconds: 240}
+    lock: all
+"""
+
+
+def as_documented(folder: Path, port: int, db_url: str) -> str:
+    """The hub's configuration as docs/operators.md has it, with this folder's files, free ports and that database."""
+    (service_port,) = free_ports(1)
+    places = {
+        "/run/jupyter_gpu_reclaim": str(folder / "node"),
+        "/etc/jupyterhub/gpu_reclaim_hub_config.py": str(folder / "gpu_reclaim_hub_config.py"),
+        "/etc/jupyterhub/gpu_reclaim_policies.yaml": str(folder / "policies.yaml"),
+        "http://127.0.0.1:8873": f"http://127.0.0.1:{service_port}",
+        "http://127.0.0.1:8000/": f"http://127.0.0.1:{port}/",
+        "postgresql+psycopg://gpu:password@127.0.0.1/gpu_reclaim": db_url,
+    }
+    texts = [snippet("Settings for everybody", "python"), *snippets("The service", "python")]
+    for place, here in places.items():
+        assert sum(text.count(place) for text in texts) == 1, place
+        texts = [text.replace(place, here) for text in texts]
+    settings, hub, service = texts
+    (folder / "gpu_reclaim_hub_config.py").write_text(service)
+    (folder / "policies.yaml").write_text(POLICIES)
+    (folder / "node").mkdir()
+    (folder / "node").chmod(0o1777)
+    return settings + hub
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, portal: BlockingPortal) -> Iterator[RealHub]:
-    """A hub configured as docs/operators.md has it, but for the directory that servers share."""
+    """A hub with our service as docs/operators.md has it, its database and the service's on one PostgreSQL."""
     for problem in (missing(), postgresql.missing()):
         if problem:
             pytest.skip(f"a hub cannot be tried here: {problem}")
     folder: Path = tmp_path_factory.mktemp("hub")
-    (folder / "node").mkdir()
-    (folder / "node").chmod(0o1777)
-    config = snippet("JupyterHub on one machine", "python")
-    assert config.count("/run/jupyter_gpu_reclaim") == 1
-    config = config.replace("/run/jupyter_gpu_reclaim", str(folder / "node"))
     database = postgresql.PostgresqlServer()
     try:
         database.start()
         with Board.create(
             folder / "board", [("GPU", GPU_BYTES)], context_bytes=CONTEXT_BYTES, poison=True
         ) as board:
+            (port,) = free_ports(1)
+            built = {"XDG_CACHE_HOME": str(cache_folder().parents[1])}  # once, and not for each home
             hub = RealHub(
                 folder / "hub",
                 SETTINGS,
-                {**environment(board.path), "XDG_CACHE_HOME": str(cache_folder().parents[1])},  # built once
+                {**environment(board.path), **built},
                 db_url=database.url(),
-                more_config=config,
+                more_config=as_documented(folder, port, database.url()),
+                port=port,
             )
             with portal.wrap_async_context_manager(hub):
                 yield hub
     finally:
         database.stop()
         database.remove()
-
-
-@pytest.fixture(autouse=True)
-def jp_asyncio_loop() -> None:
-    """In place of pytest_jupyter's: what is asked of the hub runs in the portal."""
-
-
-@pytest.fixture(autouse=True)
-def jp_server_cleanup() -> None:
-    """In place of pytest_jupyter's, for the same reason."""

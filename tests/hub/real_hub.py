@@ -40,28 +40,34 @@ c.ConfigurableHTTPProxy.pid_file = "proxy.pid"
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.user_password = {password!r}
 c.Authenticator.allowed_users = {{"alice", "bob"}}
-c.Authenticator.admin_users = {{"admin"}}
+c.Authenticator.admin_users = {{"admin", "other-admin"}}
 c.SharedPasswordAuthenticator.admin_password = {password!r} + "-of-the-admin"
-c.JupyterHub.load_groups = {{"students": {{"users": ["alice"]}}}}
+c.JupyterHub.load_groups = {{"students": {{"users": ["alice"]}}, "gpu-admins": {{"users": ["admin"]}}}}
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = {homes!r}
 c.Spawner.cmd = {command!r}
 c.Spawner.environment = {environment!r}
-c.JupyterHub.services = [{{"name": "tests", "api_token": {token!r}}}]
-c.JupyterHub.load_roles = [{{
+"""
+TESTS_CONFIG = """\
+c.JupyterHub.services.append({{"name": "tests", "api_token": {token!r}}})
+c.JupyterHub.load_roles.append({{
     "name": "tests", "services": ["tests"],
-    "scopes": ["admin:users", "admin:servers", "tokens", "access:servers"],
-}}]
+    "scopes": ["admin:users", "admin:groups", "admin:servers", "tokens", "access:servers"],
+}})
 """
 
 
-def snippet(heading: str, language: str) -> str:
-    """The first block of code in that language below a heading of docs/operators.md."""
-    section = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^## |\Z)", OPERATORS.read_text(), re.M | re.S)
+def snippets(heading: str, language: str) -> list[str]:
+    """The blocks of code in that language below a heading of docs/operators.md."""
+    section = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^##)", OPERATORS.read_text(), re.M | re.S)
     assert section, f"docs/operators.md has no heading {heading!r}"
-    block = re.search(rf"^```{language}\n(.*?)^```$", section.group(1), re.M | re.S)
-    assert block, f"no {language} below {heading!r} in docs/operators.md"
-    return block.group(1)
+    return re.findall(rf"^```{language}\n(.*?)^```$", section.group(1), re.M | re.S)
+
+
+def snippet(heading: str, language: str) -> str:
+    """The only one."""
+    (text,) = snippets(heading, language)
+    return text
 
 
 def missing() -> str | None:
@@ -87,7 +93,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class RealHub(JupyterServer):
-    """JupyterHub in `folder`: users alice (of the group "students") and bob, and an administrator.
+    """JupyterHub in `folder`: users alice (of the group "students") and bob, and admin (of "gpu-admins").
 
     `config` are settings of users' servers, `more_config` is Python that is added to the hub's configuration. What is
     asked with `request` is asked as a service that may make tokens and start servers. Leaving the context ends users'
@@ -96,14 +102,15 @@ class RealHub(JupyterServer):
 
     db_url: str = ""
     more_config: str = ""
+    port: int = 0
     password: str = field(default_factory=lambda: secrets.token_hex(16))
 
     async def __aenter__(self) -> RealHub:
         self.token, proxy_token = secrets.token_hex(32), secrets.token_hex(32)
-        proxy_port, hub_port, proxy_api_port = free_ports(3)
         (self.folder / "home").mkdir(parents=True)
+        hub_port, proxy_api_port = free_ports(2)
         config = HUB_CONFIG.format(
-            proxy_port=proxy_port,
+            proxy_port=self.port,
             hub_port=hub_port,
             proxy_api_port=proxy_api_port,
             proxy=proxy_command(),
@@ -113,10 +120,11 @@ class RealHub(JupyterServer):
             homes=str(self.folder / "home" / "{username}"),
             command=self._command(),
             environment=dict(self.environment),
-            token=self.token,
         )
-        (self.folder / "jupyterhub_config.py").write_text(config + self.more_config)
-        self.url = f"http://127.0.0.1:{proxy_port}"
+        (self.folder / "jupyterhub_config.py").write_text(
+            config + self.more_config + TESTS_CONFIG.format(token=self.token)
+        )
+        self.url = f"http://127.0.0.1:{self.port}"
         self._notebooks: list[OpenNotebook] = []
         self._log_path = self.folder / "hub.log"
         self._users: list[UserAtHub] = []

@@ -20,6 +20,16 @@ FRESH = (
 )
 
 
+@pytest.fixture(autouse=True)
+def jp_asyncio_loop() -> None:
+    """In place of pytest_jupyter's: what is asked of the hub runs in the portal."""
+
+
+@pytest.fixture(autouse=True)
+def jp_server_cleanup() -> None:
+    """In place of pytest_jupyter's, for the same reason."""
+
+
 @dataclass
 class Desk:
     """A user with a notebook that holds `HELD_BYTES`, and how often its data was changed."""

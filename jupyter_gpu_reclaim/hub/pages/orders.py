@@ -34,7 +34,9 @@ class OrdersHandler(HubPage):
             raise tornado.web.HTTPError(404, "There is no such kernel any more. Nothing was ordered.")
         act = act_in(self.get_body_argument("act"))
         if not 0 < len(reason) <= LONGEST_REASON:
-            raise ValueError(f"An order needs a reason of at most {LONGEST_REASON} letters: its user is shown it.")
+            raise ValueError(
+                f"An order needs a reason of at most {LONGEST_REASON} letters: its user is shown it."
+            )
         until = end_of_pin(self.get_body_argument("hours", ""), self.now) if act is Act.PIN else None
         await self.service.give_order(key, kernel_id, act, reason, self.actor.name, until)
         self.redirect(self.address("server", user=key[0], server=key[1]), status=303)

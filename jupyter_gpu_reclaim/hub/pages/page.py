@@ -1,4 +1,4 @@
-"""What all pages share: who may see what, headers that keep a browser from anything but showing them, errors in words."""
+"""What all pages share: who may see what, headers that let a browser only show them, errors in words."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+AWAY = "The log's database does not answer. Nothing is lost: servers keep their rows. Try again."
 WRONG_INPUT = (WireError, BadCursor, BadRule, ValueError)
 TEMPLATES = Environment(
     loader=FileSystemLoader(HERE / "templates"),
@@ -100,19 +101,27 @@ class HubPage(Page):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """A page that says what happened."""
         error = (kwargs.get("exc_info") or (None, None))[1]
+        told = getattr(error, "log_message", None)
         phrase = HTTPStatus(status_code).phrase
-        message = getattr(error, "log_message", None) or getattr(error, "reason", None) or phrase
+        message = told % error.args if told else getattr(error, "reason", None) or phrase
         self.show("error.html", code=status_code, phrase=phrase, message=message)
 
     def _handle_request_exception(self, error: BaseException) -> None:
         """What the domain raises, as HTTP, in one place."""
-        if isinstance(error, LogUnavailable):
-            logger.warning("%s", error)
-            message = "The log's database does not answer. Nothing is lost: servers keep their rows. Try again."
-            error = tornado.web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, message)
-        elif isinstance(error, WRONG_INPUT):
-            error = tornado.web.HTTPError(HTTPStatus.BAD_REQUEST, str(error).replace("%", "%%"))
-        super()._handle_request_exception(error)
+        try:
+            raise as_http(error) from error
+        except BaseException as told:  # raised, so that it is what tornado logs and hands to `write_error`
+            super()._handle_request_exception(told)
+
+
+def as_http(error: BaseException) -> BaseException:
+    """The HTTP error that a domain's error is; others as they are."""
+    if isinstance(error, LogUnavailable):
+        logger.warning("%s", error)
+        return tornado.web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, AWAY)
+    if isinstance(error, WRONG_INPUT):
+        return tornado.web.HTTPError(HTTPStatus.BAD_REQUEST, str(error))
+    return error
 
 
 class StyleHandler(tornado.web.RequestHandler):

@@ -102,7 +102,9 @@ def end_after(hours: str, now: datetime) -> datetime | None:
     except ValueError:
         count = math.nan
     if not 0 < count <= LONGEST_HOURS:
-        raise ValueError(f"An override holds for more than 0 and at most {LONGEST_HOURS} hours, or until it is ended.")
+        raise ValueError(
+            f"An override holds for more than 0 and at most {LONGEST_HOURS} hours, or until it is ended."
+        )
     return now + timedelta(hours=count)
 
 
