@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tornado.httpclient import HTTPClientError
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook, ServerFailed
 
@@ -39,9 +39,9 @@ c.ConfigurableHTTPProxy.auth_token = {proxy_token!r}
 c.ConfigurableHTTPProxy.pid_file = "proxy.pid"
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.user_password = {password!r}
-c.Authenticator.allowed_users = {{"alice", "bob"}}
+c.Authenticator.allowed_users = {{"alice", "bob", "admin", "other-admin"}}
 c.Authenticator.admin_users = {{"admin", "other-admin"}}
-c.SharedPasswordAuthenticator.admin_password = {password!r} + "-of-the-admin"
+c.SharedPasswordAuthenticator.admin_password = {admin_password!r}
 c.JupyterHub.load_groups = {{"students": {{"users": ["alice"]}}, "gpu-admins": {{"users": ["admin"]}}}}
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = {homes!r}
@@ -117,6 +117,7 @@ class RealHub(JupyterServer):
             proxy_token=proxy_token,
             db_url=self.db_url,
             password=self.password,
+            admin_password=self.password_of("admin"),
             homes=str(self.folder / "home" / "{username}"),
             command=self._command(),
             environment=dict(self.environment),
@@ -173,6 +174,31 @@ class RealHub(JupyterServer):
         os.kill(self.pid, signal.SIGKILL)
         await self._process.wait()
 
+    async def kill_service(self) -> None:
+        """kill -9 of our service, which the hub starts again."""
+        service = "jupyter_gpu_reclaim.hub"
+        (process,) = [
+            one for one in psutil.Process(self.pid).children(recursive=True) if service in one.cmdline()
+        ]
+        process.kill()
+
+    async def ask(self, token: str, path: str) -> str:
+        """What our service replies to a GET with that token."""
+        where = f"{self.url}/services/gpu-reclaim/{path}"
+        headers = {"Authorization": f"token {token}"}
+        reply = await AsyncHTTPClient().fetch(where, headers=headers, follow_redirects=False)
+        return reply.body.decode()
+
+    async def until_logged(self, text: str) -> None:
+        """Wait until the hub's log, in which its services' is, has that text."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while text not in self._log_path.read_text(errors="replace"):
+                await asyncio.sleep(0.1)
+
+    def password_of(self, name: str) -> str:
+        """With which a person logs in."""
+        return f"{self.password}-admin" if name.endswith("admin") else self.password
+
     async def user(self, name: str) -> UserAtHub:
         """A user whose server runs."""
         user = UserAtHub(self.folder / "home" / name, hub=self, name=name)
@@ -227,6 +253,16 @@ class UserAtHub(JupyterServer):
     def log_tail(self, lines: int = 20) -> str:
         """The hub's log: the servers it starts write there, too."""
         return self.hub.log_tail(lines)
+
+    async def until_status(self, condition: Callable[[Mapping[str, Any]], Any]) -> None:
+        """Wait until `condition` holds for the status."""
+        status: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while not condition(status := await self.status()):
+                    await asyncio.sleep(0.05)  # the status has no push
+        except TimeoutError:
+            raise AssertionError(f"it did not come about; last: {status}\n{self.log_tail(40)}") from None
 
     async def until(self, condition: Callable[[Mapping[str, Any]], Any], notebook: OpenNotebook) -> Any:
         """The row of a notebook's kernel in the status, once `condition` holds for it."""

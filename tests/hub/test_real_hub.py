@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 
 import pytest
 from anyio.from_thread import BlockingPortal
+from playwright.sync_api import Browser, Page
 from real_hub import RealHub, UserAtHub
 from tornado.httpclient import HTTPClientError
 
 from jupyter_gpu_reclaim.demo.jupyter_session import OpenNotebook
 
 HELD_BYTES = 160 << 20  # more than half of the GPU
+DEADLINE_SECONDS = 60
+RULES = """\
+rules:
+  - name: students
+    match: {groups: [students]}
+    set: {idle_after_seconds: 240}
+    lock: all
+"""
 FRESH = (
     "import torch\ntorch.set_num_threads(1)\n"
     "def fresh(): return torch.arange(40 * 2**20, dtype=torch.int32)\n"
@@ -91,11 +101,137 @@ def test_a_waiting_cell_makes_another_users_idle_notebook_give_way(
     portal.call(story)
 
 
-def test_the_operators_settings_hold_by_group(desks: tuple[Desk, Desk], portal: BlockingPortal) -> None:
-    """Each server has the settings of its user's group, also where the user's own configuration says otherwise."""
-    alice, bob = (portal.call(desk.user.status)["policy"] for desk in desks)
-    assert (alice["idle_after_seconds"], bob["idle_after_seconds"]) == (300, 1200)
-    assert (alice["max_pin_seconds"], bob["max_pin_seconds"]) == (3600, 14400)
+def test_the_operators_settings_hold_by_group(
+    hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal
+) -> None:
+    """A server has its group's settings, whatever its user configures; a rule of the service bounds them at once."""
+    rules, before = hub.folder.parent / "policies.yaml", [portal.call(desk.user.status) for desk in desks]
+    assert [one["policy"]["idle_after_seconds"] for one in before] == [300, 1200]
+    assert [one["policy"]["max_pin_seconds"] for one in before] == [3600, 14400]
+
+    async def story() -> None:
+        rules.write_text(RULES)
+        await desks[0].user.until_status(lambda status: status["policy"]["idle_after_seconds"] == 240)
+        assert (await desks[1].user.status())["policy"] == before[1]["policy"]
+        rules.write_text(RULES.replace("240", "soon"))  # which is wrong: what held still does
+        await hub.until_logged("policies.yaml line 4: set.idle_after_seconds")
+        assert (await desks[0].user.status())["policy"]["idle_after_seconds"] == 240
+        rules.write_text(RULES)
+
+    portal.call(story)
+
+
+def test_the_fleets_log_has_both_sides_once_however_the_service_ends(
+    hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal
+) -> None:
+    """With the service killed and started again while cells run: each server's rows in the fleet's log, each once."""
+
+    async def rows_of(desk: Desk) -> set[str]:
+        return {row["id"] for row in await desk.log()}
+
+    async def fleet() -> list[str]:
+        lines = await hub.ask(admin, "log/export?format=jsonl&reason=&event=")
+        return [row["id"] for row in map(json.loads, lines.splitlines()) if row["kernel_id"] in kernels]
+
+    async def story() -> None:
+        for desk in desks:
+            await desk.work()
+        await hub.kill_service()
+        for _ in range(2):
+            for desk in desks:
+                await desk.work()
+        own = await rows_of(desks[0]) | await rows_of(desks[1])
+        found: list[str] = []
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                while not own <= set(found):
+                    found = await hub.until_answered(fleet)
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError(f"{len(own - set(found))} of {len(own)} rows are missing") from None
+        assert len(found) == len(set(found))
+
+    admin = portal.call(hub.token_of, "admin")
+    kernels = {desk.notebook.kernel_id for desk in desks}
+    portal.call(story)
+
+
+def test_the_service_makes_room_where_servers_share_no_directory(
+    hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal
+) -> None:
+    """Without the shared directory one user's waiting cell still makes the other's idle notebook give way."""
+    node = hub.folder.parent / "node"
+
+    async def story() -> None:
+        await desks[0].work()
+        node.rename(node.with_name("away"))  # a directory that was named and is not there is not made
+        for _ in range(2):
+            for desk in reversed(desks):
+                await desk.work()
+                assert any("node" in problem for problem in (await desk.user.status())["problems"])
+        node.with_name("away").rename(node)
+
+    portal.call(story)
+
+
+def log_in(page: Page, hub: RealHub, name: str) -> Page:
+    """Come to the service's pages through the Hub's login."""
+    page.goto(f"{hub.url}/services/gpu-reclaim/")
+    page.fill("#username_input", name)
+    page.fill("#password_input", hub.password_of(name))
+    page.click("#login_submit")
+    page.wait_for_selector("dl.totals")
+    return page
+
+
+def test_an_admin_orders_a_reclaim_in_the_browser(
+    hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal, chromium: Browser
+) -> None:
+    """The page shows both users; an order with a reason is carried out, answered, and shown to the kernel's user."""
+    alice, bob = desks
+    portal.call(bob.work)
+    page = log_in(chromium.new_page(viewport={"width": 1100, "height": 900}), hub, "admin")
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.wait_for_selector("text=given back 160.0 MiB")
+    assert {"alice", "bob"} <= set(page.locator("main a").all_inner_texts())
+    page.screenshot(path=hub.folder.parent / "fleet.png", full_page=True)
+    page.locator(".card a", has_text="bob").click()
+    page.locator("tr", has_text="a.ipynb").locator("summary").first.click()
+    page.fill("input[name=reason]", "a class <b>begins</b>")
+    page.screenshot(path=hub.folder.parent / "server.png", full_page=True)
+    page.click("text=Reclaim now")
+    page.wait_for_selector("text=Orders of administrators")
+    assert page.locator("text=a class <b>begins</b>").count() == 1
+    row = portal.call(bob.user.until, lambda row: row["phase"] == "reclaimed", bob.notebook)
+    assert row["footprint_bytes"] >= HELD_BYTES
+    page.reload()
+    assert "no answer yet" not in page.inner_text("main")
+    told = portal.call(bob.user.status)["hub"]["orders"]
+    assert [(order["actor"], order["reason"]) for order in told] == [("admin", "a class <b>begins</b>")]
+    for path in ("servers", "log", "orders", "policies", "report"):
+        page.goto(f"{hub.url}/services/gpu-reclaim/{path}")
+        page.screenshot(path=hub.folder.parent / f"{path}.png", full_page=True)
+    page.context.clear_cookies(name="_xsrf")
+    forged = page.request.post(
+        f"{hub.url}/services/gpu-reclaim/overrides", form={"rule": "set: {mode: dry_run}", "note": "forged"}
+    )
+    assert forged.status == 403
+    assert problems == []
+    portal.call(bob.work)
+
+
+def test_a_user_and_an_admin_of_the_hub_see_their_own(
+    hub: RealHub, desks: tuple[Desk, Desk], chromium: Browser
+) -> None:
+    """Alice sees her server and not bob's; nor does an admin of the Hub who was not given the service's scope."""
+    for name in ("alice", "other-admin"):
+        page = log_in(chromium.new_page(), hub, name)
+        for path in ("", "servers", "log", "orders"):
+            page.goto(f"{hub.url}/services/gpu-reclaim/{path}")
+            assert "bob" not in page.inner_text("body")
+        assert page.goto(f"{hub.url}/services/gpu-reclaim/policies").status == 403
+        page.close()
 
 
 @pytest.mark.parametrize("who", ["bob", "nobody"])
