@@ -41,6 +41,9 @@ class FleetKernel:
     pinned_until: datetime | None = None
     waiting: int = 0  # cells at the closed gate
     restore_wanted_at: datetime | None = None
+    background_work: tuple[str, ...] | None = None
+    gpu_busy: bool | None = None
+    mechanism: str | None = None
 
     @property
     def footprint_bytes(self) -> int:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from jupyter_gpu_reclaim.core.fleet import FleetKernel, FleetServer
-from jupyter_gpu_reclaim.core.model import Gpu, Phase
-
-SILENT_AFTER = timedelta(minutes=2)
-"""A server that was not heard of for so long is shown as silent: what it said last may be true no more."""
+from jupyter_gpu_reclaim.core.model import Gpu, Holding, Phase, Snapshot
 
 
 class State(StrEnum):
@@ -136,14 +133,19 @@ def state_of(kernel: FleetKernel, now: datetime) -> State:
     return State.RESIDENT if settled else State.LEFT_ALONE
 
 
+def by_node(servers: Iterable[FleetServer]) -> dict[str, list[FleetServer]]:
+    """The servers of each node."""
+    found: dict[str, list[FleetServer]] = defaultdict(list)
+    for server in servers:
+        found[server.node].append(server)
+    return found
+
+
 def machines(servers: Iterable[FleetServer], now: datetime) -> list[Machine]:
     """Each node with its GPUs, by name."""
-    by_node: dict[str, list[FleetServer]] = defaultdict(list)
-    for server in servers:
-        by_node[server.node].append(server)
     return [
         Machine(node=node, cards=tuple(_cards(here, now)), servers=len(here))
-        for node, here in sorted(by_node.items())
+        for node, here in sorted(by_node(servers).items())
     ]
 
 
@@ -210,13 +212,44 @@ def server_rows(servers: Iterable[FleetServer], now: datetime, order: str, text:
     return rows if order == "user" else sorted(rows, key=keys[order])
 
 
-def _cards(servers: Sequence[FleetServer], now: datetime) -> Iterable[GpuCard]:
+def snapshot_of(servers: Sequence[FleetServer], now: datetime) -> Snapshot:
+    """What the servers of one node hold together, as far as samples over time need it."""
+    return Snapshot(
+        taken_at=now,
+        gpus=tuple(seer.gpus[uuid] for uuid, seer in sorted(_newest(servers).items())),
+        holdings=tuple(_holding(server, kernel) for server in servers for kernel in server.kernels),
+        host_available_bytes=None,
+    )
+
+
+def _holding(server: FleetServer, kernel: FleetKernel) -> Holding:
+    return Holding(
+        kernel_id=kernel.kernel_id,
+        label=kernel.label,
+        owner=server.user,
+        running_since=kernel.running_since,
+        last_active_at=kernel.last_active_at,
+        background_work=kernel.background_work,
+        gpu_busy=kernel.gpu_busy,
+        phase=kernel.phase,
+        footprint=kernel.footprint,
+        mechanism=kernel.mechanism,
+        waiting=kernel.waiting,
+    )
+
+
+def _newest(servers: Iterable[FleetServer]) -> dict[str, FleetServer]:
+    """Each GPU, and the server that was heard of last of those that see it."""
     newest: dict[str, FleetServer] = {}
     for server in servers:
         for uuid in server.gpus:
             if uuid not in newest or server.seen_at > newest[uuid].seen_at:
                 newest[uuid] = server
-    for uuid, seer in sorted(newest.items()):
+    return newest
+
+
+def _cards(servers: Sequence[FleetServer], now: datetime) -> Iterable[GpuCard]:
+    for uuid, seer in sorted(_newest(servers).items()):
         here = [
             (server, kernel) for server in servers for kernel in server.kernels if uuid in kernel.footprint
         ]

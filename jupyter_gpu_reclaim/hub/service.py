@@ -23,6 +23,7 @@ from jupyter_gpu_reclaim.hub.ingest import RowIngest, StatusIngest
 from jupyter_gpu_reclaim.hub.policies import Policies
 from jupyter_gpu_reclaim.hub.records import Act, Order, SeenServer
 from jupyter_gpu_reclaim.hub.store import HubStore
+from jupyter_gpu_reclaim.hub.usage import FleetUsage
 from jupyter_gpu_reclaim.ports import Clock, LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.retention import Retention
@@ -50,6 +51,7 @@ class Service:
         self.broker = Broker(self.fleet, self.bells, clock)
         self.rows = RowIngest(self.log)
         self.statuses = StatusIngest(self.store)
+        self.usage = FleetUsage(self.fleet, self.log, clock)
         self.with_orders: set[Key] = set()
         self._retention = retention
         self._housekept_at: datetime | None = None
@@ -62,6 +64,7 @@ class Service:
         await self._look_again()
         self.statuses.start()
         self.broker.start()
+        self.usage.start()
         self._upkeep = asyncio.create_task(self._run(), name="hub upkeep")
 
     async def stop(self) -> None:
@@ -70,6 +73,7 @@ class Service:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
         await self.broker.stop()
+        await self.usage.stop()
         await self.statuses.stop()
         await self.log.close()
 

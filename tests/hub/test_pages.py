@@ -7,6 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlencode
@@ -18,6 +19,8 @@ from tornado.httpclient import HTTPResponse
 
 from jupyter_gpu_reclaim.hub.auth import READ, WRITE
 from jupyter_gpu_reclaim.hub.records import Act
+from jupyter_gpu_reclaim.hub.usage import FleetUsage
+from jupyter_gpu_reclaim.report import making
 
 HOSTILE = (
     "<script>alert('x')</script>\"'><img src=x onerror=alert(1)>{{7*7}}%s'; DROP TABLE reclaim_hub_servers;--"
@@ -287,3 +290,36 @@ async def test_a_page_without_its_database_says_so(here: ServiceHere) -> None:
     reply = await here.call("GET", "log", token="admin")
     assert (reply.code, b"Nothing is lost" in reply.body) == (503, True)
     assert (await here.call("GET", "", token="admin")).code == 200
+
+
+async def test_the_report_counts_each_gpu_once_and_only_what_was_observed(here: ServiceHere) -> None:
+    """Two servers that share a GPU for 30 s: one GPU's time, both users' bytes; without samples there is no figure."""
+    assert "There are no samples" in words(await here.call("GET", "report", token="admin"))
+    assert "GPU-hours" not in words(await here.call("GET", "report", token="admin"))
+    clock = Steps(here.service.clock.now() - timedelta(minutes=5))
+    usage = FleetUsage(here.service.fleet, here.service.log, clock)
+    for _ in range(4):
+        await usage.sample()
+        clock.at += timedelta(seconds=10)
+    await usage.stop()
+    since = (clock.at - timedelta(hours=1)).isoformat()
+    report = await making.make(usage.store, clock.at - timedelta(hours=1), clock.at, making.assumed({}))
+    figures = {figure.name: figure.value for figure in report.figures}
+    assert figures["GPU-hours observed"] == pytest.approx(30 / 3600)
+    assert figures["memory won back"] == pytest.approx(3 * 30 / 3600)
+    held = {use.name: use.held_gib_hours for use in report.users}
+    assert held == {"ada": pytest.approx(4 * 30 / 3600), "bob": pytest.approx(5 * 30 / 3600)}
+    said = words(await here.call("GET", f"report?{urlencode({'since': since})}", token="admin"))
+    assert "GPU-hours observed" in said
+    assert "by user" in said
+
+
+class Steps:
+    """`ports.Clock`, moved by hand."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        """See `ports.Clock`."""
+        return self.at

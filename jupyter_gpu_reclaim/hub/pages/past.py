@@ -11,7 +11,6 @@ from jupyter_gpu_reclaim.core.model import Event, Reason
 from jupyter_gpu_reclaim.hub.pages.page import HubPage
 from jupyter_gpu_reclaim.ports import LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import export
-from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
 from jupyter_gpu_reclaim.report import making, render
 from jupyter_gpu_reclaim.report.listing import moment
 
@@ -102,8 +101,8 @@ class ReportHandler(HubPage):
         since = instant_in(texts["since"], self.now) or until - timedelta(days=7)
         if until - since > LONGEST_REPORT:
             raise ValueError(f"A report is about at most {LONGEST_REPORT.days} days.")
-        found = await making.make(UsageStore(self.service.log, ""), since, until, making.assumed({}))
-        self.show("report.html", report=found, texts=texts, render=render, sampled=bool(found.course))
+        found = await making.make(self.service.usage.store, since, until, making.assumed({}))
+        self.show("report.html", report=found, texts=texts, render=render)
 
 
 def instant_in(text: str, now: datetime) -> datetime | None:
