@@ -10,6 +10,7 @@ from typing import Any
 from jupyterhub.services.auth import HubOAuth
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 from tornado.testing import bind_unused_port
 
 from jupyter_gpu_reclaim.bench.hub.hub_stand_in import server_token, stand_in
@@ -45,11 +46,12 @@ class ServiceHere:
         await self.begin()
         return self
 
-    async def begin(self) -> None:
-        """Start the service; also after `end`, on the same database."""
+    async def begin(self, port: int = 0) -> None:
+        """Start the service; also after `end`, on the same database, at the port that it had."""
         self.service = self.app.service(SystemClock())
         await self.service.start()
-        socket, port = bind_unused_port()
+        (socket,) = bind_sockets(port, "127.0.0.1")
+        port = socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}{PREFIX}"
         self._server = HTTPServer(self.app.web(self.service), max_body_size=MOST_BODY_BYTES)
         self._server.add_socket(socket)
