@@ -1,4 +1,4 @@
-"""Samples of what the fleet holds, for its report: as servers take them of themselves, of all that say what they hold."""
+"""Samples of what the fleet holds, for its report: as servers take them of themselves, put together by node."""
 
 from __future__ import annotations
 
