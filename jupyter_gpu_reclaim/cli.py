@@ -27,8 +27,8 @@ def demo(arguments: argparse.Namespace) -> int:
     from jupyter_gpu_reclaim.sim.build import CannotBuild
 
     try:
-        figures = play.run(show, arguments.json)
-    except (play.PromiseBroken, ServerFailed, CellFailed, CannotBuild) as problem:
+        figures = play.run(show, arguments.json, arguments.folder)
+    except (play.PromiseBroken, ServerFailed, CellFailed, CannotBuild, FileExistsError) as problem:
         print(f"\nThe demo did not hold: {problem}", file=sys.stderr)
         return 1
     show(
@@ -138,6 +138,11 @@ def parser() -> argparse.ArgumentParser:
         "demo", help="play the whole way on the simulated GPU and check it bit for bit"
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    command.add_argument(
+        "--folder",
+        type=Path,
+        help="a new folder that keeps what the demo leaves, its log among it (default: none)",
+    )
     command.set_defaults(call=demo)
 
     command = commands.add_parser(

@@ -209,6 +209,13 @@ class PolicyTraits(LogTraits):
         and its status says so.""",
     ).tag(config=True)
 
+    hub_url = Unicode(
+        "",
+        help="""Where the JupyterHub's GPU reclaim service is, such as http://127.0.0.1:8000/services/gpu-reclaim/. It
+        may set bounds to this policy, and gets the status and the log of this server. "", the default: as the Hub says
+        in the variable JUPYTER_GPU_RECLAIM_HUB_URL; without that there is none.""",
+    ).tag(config=True)
+
     tick_seconds = Seconds(
         5.0,
         min=0.1,

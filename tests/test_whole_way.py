@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 from pathlib import Path
 
+import pandas
 import pytest
 
 from jupyter_gpu_reclaim import cli
@@ -135,10 +137,10 @@ def test_a_hundred_random_cycles_leave_no_trace(tmp_path: Path) -> None:
     assert asyncio.run(cycles(tmp_path)) == []
 
 
-def test_the_demo_holds_and_writes_every_figure(tmp_path: Path) -> None:
-    """`jupyter gpu-reclaim demo --json FILE` exits 0 and its file proves it: freed, shared, equal bit for bit."""
-    path = tmp_path / "figures.json"
-    assert cli.main(["demo", "--json", str(path)]) == 0
+def test_the_demo_holds_and_writes_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`jupyter gpu-reclaim demo` exits 0 and its figures prove it: freed, shared, equal; its log opens in pandas."""
+    path, folder = tmp_path / "figures.json", tmp_path / "demo"
+    assert cli.main(["demo", "--json", str(path), "--folder", str(folder)]) == 0
     figures = json.loads(path.read_text())
     used = figures["gpu_used_bytes"]
     assert figures["bit_exact"] is True
@@ -150,4 +152,21 @@ def test_the_demo_holds_and_writes_every_figure(tmp_path: Path) -> None:
     assert {"idle", "admission"} <= reasons
     assert [step["at_seconds"] for step in figures["timeline"]] == sorted(
         step["at_seconds"] for step in figures["timeline"]
+    )
+    (database,) = folder.glob("shared/**/gpu_reclaim.sqlite")
+    capsys.readouterr()
+    assert cli.main(["log", "--db-url", f"sqlite:///{database}", "--format", "csv"]) == 0
+    table = pandas.read_csv(io.StringIO(capsys.readouterr().out), parse_dates=["at"])
+    assert isinstance(table["at"].dtype, pandas.DatetimeTZDtype)
+    kinds = {
+        "footprint_bytes": "i",
+        "freed_bytes": "i",
+        "moved_bytes": "f",
+        "took_seconds": "f",
+        "simulated": "b",
+    }
+    assert {name: table[name].dtype.kind for name in kinds} == kinds
+    told = [(row["event"], row["moved_bytes"]) for row in figures["transitions"] if row["moved_bytes"]]
+    assert sorted(told) == sorted(
+        (row.event, int(row.moved_bytes)) for row in table.itertuples() if row.moved_bytes > 0
     )

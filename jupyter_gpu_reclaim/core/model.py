@@ -43,6 +43,8 @@ class Event(StrEnum):
     LOST = "lost"
     ROWS_LOST = "rows_lost"  # of the log itself: no room for them while the database was away
     ROWS_DELETED = "rows_deleted"  # of the log itself: for their age or number
+    ORDER_GIVEN = "order_given"  # of the hub's log: an administrator wants something of a kernel
+    POLICY_CHANGED = "policy_changed"  # of the hub's log
 
 
 class Reason(StrEnum):

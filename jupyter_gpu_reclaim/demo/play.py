@@ -119,26 +119,21 @@ async def open_with_pid(server: JupyterServer, path: str) -> tuple[OpenNotebook,
     return notebook, int(await notebook.run("import os; print(os.getpid())"))
 
 
-async def play(show: Callable[[str], None]) -> dict[str, Any]:
+async def play(show: Callable[[str], None], folder: Path) -> dict[str, Any]:
     """Plays the whole story; returns its figures. Raises `PromiseBroken`, `ServerFailed` or `CellFailed`."""
     ensure_built(show)
-    with tempfile.TemporaryDirectory(prefix="gpu-reclaim-demo-") as temporary:
-        folder = Path(temporary)
-        show(
-            "\nFirst the run to compare with: digits.ipynb from top to bottom, never interrupted, without us."
-        )
-        expected = await uninterrupted_digest(folder / "uninterrupted")
-        on_shared_gpu = prepare(folder / "shared")
-        preload_nvml(folder / "shared" / "board")
-        nvml = Nvml()
-        try:
-            story = Story(show, nvml)
-            show("\nNow the same notebook beside a neighbour, on one simulated GPU that cannot hold both.\n")
-            async with JupyterServer(folder / "shared", SETTINGS, on_shared_gpu) as server:
-                figures = await share_one_gpu(server, story, expected)
-        finally:
-            nvml.close()
-    return figures
+    show("\nFirst the run to compare with: digits.ipynb from top to bottom, never interrupted, without us.")
+    expected = await uninterrupted_digest(folder / "uninterrupted")
+    on_shared_gpu = prepare(folder / "shared")
+    preload_nvml(folder / "shared" / "board")
+    nvml = Nvml()
+    try:
+        story = Story(show, nvml)
+        show("\nNow the same notebook beside a neighbour, on one simulated GPU that cannot hold both.\n")
+        async with JupyterServer(folder / "shared", SETTINGS, on_shared_gpu) as server:
+            return await share_one_gpu(server, story, expected)
+    finally:
+        nvml.close()
 
 
 async def share_one_gpu(server: JupyterServer, story: Story, expected: dict[str, str]) -> dict[str, Any]:
@@ -204,10 +199,16 @@ def check(figures: dict[str, Any]) -> None:
         raise PromiseBroken(f"not equal bit for bit: {', '.join(figures['differs']) or 'the neighbour'}")
 
 
-def run(show: Callable[[str], None], json_path: Path | None) -> dict[str, Any]:
-    """`play()` from a synchronous caller, with the figures written to `json_path` when one is given."""
+def run(show: Callable[[str], None], json_path: Path | None, kept: Path | None) -> dict[str, Any]:
+    """`play()` from a synchronous caller, with the figures written to `json_path` when one is given.
+
+    What servers and kernels leave, their log among it, stays in the new folder `kept`, or nowhere.
+    """
     began = time.monotonic()
-    figures = asyncio.run(play(show))
+    with tempfile.TemporaryDirectory(prefix="gpu-reclaim-demo-") as temporary:
+        if kept is not None:
+            kept.mkdir(parents=True)
+        figures = asyncio.run(play(show, kept or Path(temporary)))
     figures["took_seconds"] = round(time.monotonic() - began, 1)
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")

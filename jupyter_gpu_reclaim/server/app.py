@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import jupyter_gpu_reclaim
 from jupyter_gpu_reclaim import agent
 from jupyter_gpu_reclaim.config import PolicyTraits
 from jupyter_gpu_reclaim.gpu.nvml import Nvml
+from jupyter_gpu_reclaim.hub_link import HubLink, SharedBoard
 from jupyter_gpu_reclaim.node import NodeBoard
 from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.place import default_db_url
@@ -28,6 +30,7 @@ from jupyter_gpu_reclaim.server import handlers, log_handlers
 from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 from jupyter_gpu_reclaim.server.events import Events
 from jupyter_gpu_reclaim.server.housekeeping import Housekeeping
+from jupyter_gpu_reclaim.server.hub import hub_link, recent_rows
 from jupyter_gpu_reclaim.server.injection import Injection
 from jupyter_gpu_reclaim.server.kernels import AgentKernels
 from jupyter_gpu_reclaim.server.labels import NotebookLabels
@@ -57,6 +60,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
     reconciler: Reconciler | None = None
     reclaim_log: QueuedReclaimLog | None = None
     why_not_running = NOT_STARTED
+    _hub_link: HubLink | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -86,6 +90,10 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         """What each kernel's agent last said, by kernel id."""
         return {link.kernel_id: link.status for link in self._links.all()}
 
+    def hub(self) -> dict[str, Any] | None:
+        """What the Hub's service says of this server; None: there is none."""
+        return None if self._hub_link is None else self._hub_link.shown()
+
     async def _start(self, serverapp: Any, started: AsyncExitStack) -> None:
         """Make and start every part; `started` learns how to stop each as soon as it runs."""
         policy = self.to_policy()
@@ -100,6 +108,8 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         labels = NotebookLabels(serverapp.session_manager, self.log)
         observer = ServerObserver(serverapp.kernel_manager, labels, links, injection, Nvml(), owner_name())
         started.push_async_callback(observer.close)
+        board = NodeBoard(Path(self.node_dir) if self.node_dir else None)
+        self._hub_link = hub = hub_link(self, policy, SystemClock())
         reconciler = Reconciler(
             observer,
             kernels,
@@ -107,7 +117,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             SystemClock(),
             policy,
             tick_seconds=self.tick_seconds,
-            board=NodeBoard(Path(self.node_dir) if self.node_dir else None),
+            board=board if hub is None else SharedBoard(board, hub),
         )
         events = Events(serverapp.event_logger, links, kernels, injection, self.log)
         started.push_async_callback(links.stop)
@@ -126,6 +136,10 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         metrics.start()
         started.callback(metrics.stop)
         reconciler.on_change(metrics.see)
+        if hub is not None:
+            started.push_async_callback(hub.stop)
+            await hub.start(reconciler, partial(recent_rows, self))
+            reconciler.on_change(hub.see)
         started.push_async_callback(reconciler.stop, STOP_TIMEOUT_SECONDS)
         self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
         started.callback(events.stop)

@@ -109,7 +109,8 @@ class StatusHandler(Handler):
     @with_problems
     async def get(self) -> None:
         """GET status."""
-        self.finish(status_body(self.reconciler.status(), self.extensionapp.agents()))
+        extension = self.extensionapp
+        self.finish(status_body(self.reconciler.status(), extension.agents(), extension.hub()))
 
 
 class ReclaimHandler(Handler):

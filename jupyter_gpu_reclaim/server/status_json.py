@@ -12,8 +12,13 @@ from jupyter_gpu_reclaim.server.agent_status import AgentStatus
 SILENT = AgentStatus()
 
 
-def status_body(status: Status, agents: Mapping[str, AgentStatus]) -> dict[str, Any]:
-    """The snapshot, with each kernel's decision, wait and its agent's word beside what was seen."""
+def status_body(
+    status: Status, agents: Mapping[str, AgentStatus], hub: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The snapshot, with each kernel's decision, wait and its agent's word beside what was seen.
+
+    `hub` is what a Hub's service says of this server; None: there is none.
+    """
     snapshot = status.snapshot
     seen = {"taken_at": None, "gpus": None, "host_available_bytes": None, "outside_pressure": {}}
     if snapshot is not None:
@@ -21,6 +26,7 @@ def status_body(status: Status, agents: Mapping[str, AgentStatus]) -> dict[str, 
     holdings = () if snapshot is None else snapshot.holdings
     return {
         **seen,
+        **({} if hub is None else {"hub": dict(hub)}),
         "problems": to_json(status.problems),
         "alarms": to_json(status.alarms),
         "short_since": to_json(status.short_since),

@@ -59,12 +59,9 @@ class Rig:
         """Where the bytes are, as the agent says."""
         return self.server.ask("look")["phase"]
 
-    def start_waiting(self, code: str = "t.read()", stop_on_error: bool = False) -> str:
-        """Send a cell to the reclaimed kernel; returns when it waits at the gate.
-
-        With `stop_on_error` ipykernel aborts what is queued, or comes very soon, after an error of this cell.
-        """
+    def start_waiting(self, code: str = "t.read()") -> str:
+        """Send a cell to the reclaimed kernel; returns when it waits at the gate. Its error would abort no other."""
         seen = len(self.server.heard)
-        request = self.kernel.client.execute(code, stop_on_error=stop_on_error)
+        request = self.kernel.client.execute(code, stop_on_error=False)
         self.server.wait_for_op("restore_wanted", seen)
         return request

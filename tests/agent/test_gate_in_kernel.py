@@ -70,8 +70,10 @@ def test_interrupted_cell_did_not_run(rig: Rig) -> None:
 def test_cells_queued_behind_an_interrupted_one_are_aborted(rig: Rig) -> None:
     """As after any error, cells queued behind the interrupted one do not run."""
     rig.reclaim()
-    first = rig.start_waiting("1", stop_on_error=True)
-    second = rig.kernel.client.execute("late = True")
+    seen = len(rig.server.heard)
+    first = rig.kernel.client.execute("1", stop_on_error=True)
+    second = rig.kernel.client.execute("late = True")  # sent before the first waits: it is queued by then
+    rig.server.wait_for_op("restore_wanted", seen)
     rig.kernel.interrupt()
     assert rig.kernel.reply(first)["ename"] == INTERRUPTED
     assert rig.kernel.reply(second)["status"] == "aborted"
