@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab test lint bench screenshots clean
+.PHONY: demo lab test lint bench screenshots wheel-test clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -22,6 +22,12 @@ bench: .venv-bench/bench
 screenshots: .venv/test
 	mkdir -p docs/images
 	$(BIN)/python tests/ui/screenshots.py docs/images
+
+# Builds the wheel, and installs it where neither node nor a compiler is in reach.
+wheel-test: .venv/bin/pip
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl
 
 lint: .venv/lint
 	$(BIN)/ruff check .

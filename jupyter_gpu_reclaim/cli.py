@@ -53,9 +53,14 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Moves bytes off the GPU and back on this machine; 0 only if every bit came back."""
-    from jupyter_gpu_reclaim.doctor import exercise
+    """Looks at this machine and changes nothing; or moves bytes off its GPU and back, 0 only if every bit came back."""
+    from jupyter_gpu_reclaim.doctor import examine, exercise
 
+    if not arguments.exercise:
+        return examine.run(show, arguments.json)
+    if arguments.json == Path("-"):
+        print("--exercise writes its figures to a file: --json FILE", file=sys.stderr)
+        return exercise.IMPOSSIBLE
     return exercise.run(show, arguments.python, arguments.simulated, arguments.json)
 
 
@@ -206,11 +211,10 @@ def parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(call=bench)
 
-    command = commands.add_parser("doctor", help="try on this machine's own GPU what is promised")
+    command = commands.add_parser("doctor", help="say what keeps it from working here, and what to do")
     command.add_argument(
         "--exercise",
         action="store_true",
-        required=True,
         help="fill the GPU (64 MiB up to 80 %% of what is free), move it to the host and back, compare every bit",
     )
     command.add_argument(
@@ -220,7 +224,14 @@ def parser() -> argparse.ArgumentParser:
         help="the Python of your notebooks, whose torch is used (default: this one)",
     )
     command.add_argument("--simulated", action="store_true", help="on the simulated GPU, to see what it does")
-    command.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    command.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=Path("-"),
+        metavar="FILE",
+        help="the findings as JSON, shown or in FILE; with --exercise every figure, in FILE",
+    )
     command.set_defaults(call=doctor)
 
     command = commands.add_parser(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from jupyter_gpu_reclaim import cli
+from jupyter_gpu_reclaim import __version__, cli
 from jupyter_gpu_reclaim.config import PolicyTraits
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +51,8 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_front_end_has_the_packages_version() -> None:
+    """package.json, which JupyterLab shows, and the Python package say the same version."""
+    assert json.loads((ROOT / "package.json").read_text())["version"] == __version__

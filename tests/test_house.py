@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "server",
         "plan",
     },
-    "doctor": {"core", "gpu", "sim", "agent"},
+    "doctor": {"core", "config", "gpu", "reclaim_log", "node", "server", "sim", "agent"},
     "cli": {
         "core",
         "config",

@@ -16,7 +16,12 @@ def default_db_url() -> str:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         pass  # the log says what is wrong, whenever it is needed, and works once it is put right
-    return f"sqlite:///{folder / 'gpu_reclaim.sqlite'}"
+    return default_db_path_url()
+
+
+def default_db_path_url() -> str:
+    """The same, and no folder is made."""
+    return f"sqlite:///{Path(jupyter_data_dir()) / 'gpu_reclaim.sqlite'}"
 
 
 def configured() -> Config:
