@@ -1,4 +1,4 @@
-"""How `make docs` builds these pages with Sphinx and MyST: every warning is an error, every link must lead somewhere."""
+"""How `make docs` builds these pages with Sphinx and MyST: a warning is an error, and each link leads somewhere."""
 
 from __future__ import annotations
 

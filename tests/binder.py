@@ -1,8 +1,8 @@
 """`make binder-test`: what Binder would do with binder/, in a clean venv in the place of its image.
 
-A copy of the repository, the packages of apt.txt looked up, postBuild, start with a server's command; then JupyterLab is
-looked at in a browser, and nbclient runs the guided notebook on that server, resting where the notebook says so. Prints
-how long each took and how much it put on the disk. Environment variables of the caller reach pip, such as PIP_FIND_LINKS.
+A copy of the repository, the packages of apt.txt looked up, postBuild, start with a server's command; then JupyterLab
+is looked at in a browser, and nbclient runs the guided notebook on that server, resting where the notebook says so.
+Prints how long each took and how much it put on the disk.
 """
 
 from __future__ import annotations
@@ -141,15 +141,21 @@ def run_through() -> dict[str, str]:
     def name_it(**started: Any) -> None:
         """A session gives the kernel its notebook's name, as a page's does."""
         kernel = {"id": client.km.kernel_id}
-        request("POST", "/api/sessions", {"path": GUIDED, "name": GUIDED, "type": "notebook", "kernel": kernel})
+        request(
+            "POST", "/api/sessions", {"path": GUIDED, "name": GUIDED, "type": "notebook", "kernel": kernel}
+        )
 
     def rest(cell: Any, cell_index: int, **started: Any) -> None:
         """The break that the notebook asks for."""
         if "after-idle" in cell.metadata.get("tags", ()):
             end = time.monotonic() + PATIENCE_SECONDS
-            while not any(row["phase"] == "reclaimed" for row in request("GET", "/gpu-reclaim/api/status")["kernels"]):
+            while not any(
+                row["phase"] == "reclaimed" for row in request("GET", "/gpu-reclaim/api/status")["kernels"]
+            ):
                 if time.monotonic() > end:
-                    raise RuntimeError(f"not reclaimed: {request('GET', '/gpu-reclaim/api/status')['kernels']}")
+                    raise RuntimeError(
+                        f"not reclaimed: {request('GET', '/gpu-reclaim/api/status')['kernels']}"
+                    )
                 time.sleep(1)  # the status has no push
 
     client.on_notebook_start, client.on_cell_start = name_it, rest
@@ -167,7 +173,9 @@ def main() -> None:
         folder = Path(scratch)
         (folder / "home").mkdir()
         clone(folder / "home")
-        jupyter = {f"JUPYTER_{name}_DIR": str(folder / "jupyter" / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+        jupyter = {
+            f"JUPYTER_{name}_DIR": str(folder / "jupyter" / name) for name in ("CONFIG", "DATA", "RUNTIME")
+        }
         environment = {
             **os.environ, **jupyter, "XDG_CACHE_HOME": str(folder / "cache"),
             "PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}",

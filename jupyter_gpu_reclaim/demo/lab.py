@@ -58,7 +58,9 @@ def prepare(
 def run(show: Callable[[str], None], folder: Path, options: Sequence[str]) -> int:
     """Runs `jupyter lab` in the prepared `folder` until it ends; its exit code."""
     prepared = prepare(show, folder)
-    show(f"JupyterLab on a simulated GPU: an idle notebook is reclaimed after a minute. {GUIDED} shows you round.")
+    show(
+        f"JupyterLab on a simulated GPU: an idle notebook is reclaimed after a minute. {GUIDED} shows you round."
+    )
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}",
                f"--LabApp.default_url=/lab/tree/{GUIDED}",
                *(f"--{name}={value}" for name, value in SETTINGS.items())]  # fmt: skip
