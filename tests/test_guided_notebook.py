@@ -49,5 +49,4 @@ def test_the_guided_notebook_trains_is_reclaimed_and_comes_back(tmp_path: Path) 
     assert float(read_right[-1]) > 95  # it has learned from real data
     told = re.findall(r" (re\w+_(?:started|done)) .*guided", printed["log"])
     assert told[:4] == ["reclaim_started", "reclaim_done", "restore_started", "restore_done"]
-    assert "memory won back" in printed["report"]
-    assert "simulated" in printed["report"]
+    assert "memory won back" in printed["report"]  # whose samples come once a minute
