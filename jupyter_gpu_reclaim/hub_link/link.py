@@ -131,7 +131,7 @@ class HubLink:
             self._urgent.clear()
             if status is not None and status.snapshot is not None:
                 self._told = _signature(status)
-                await self._calls.put_status(platform.node(), _small(self._body(status)), self._waiting)
+                await self._calls.put_status(platform.node(), sent_of(self._body(status)), self._waiting)
                 self._reached()
                 self._pushed.set()
                 await _any(AGAIN_SECONDS - PUSH_SECONDS, self._changed, self._urgent)
@@ -248,7 +248,7 @@ async def recent_rows(query: Callable[..., Awaitable[Any]], now: datetime) -> li
     return rows[::-1]
 
 
-def _small(body: Mapping[str, Any]) -> dict[str, Any]:
+def sent_of(body: Mapping[str, Any]) -> dict[str, Any]:
     """What the service shows of a server, and no more."""
     kernels = [{name: kernel[name] for name in SENT_OF_KERNELS} for kernel in body["kernels"]]
     return {**{name: body[name] for name in SENT}, "kernels": kernels}
