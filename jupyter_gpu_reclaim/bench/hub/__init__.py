@@ -49,7 +49,9 @@ def said(heard: Heard, servers: int) -> Iterator[Figure]:
     third = max(1, len(heard.mib) // 3)
     first, last = median(heard.mib[:third]), median(heard.mib[-third:])
     yield Figure.of("hub", f"its memory ({span})", "MiB", heard.mib)
-    yield Figure.of("hub", "growth of its memory, first to last third", "MiB", [last - first], target=GROWTH_MIB)
+    yield Figure.of(
+        "hub", "growth of its memory, first to last third", "MiB", [last - first], target=GROWTH_MIB
+    )
     for page, samples in heard.pages.items():
         name = f"page /{page} for {servers:,} users, under that load"
         yield Figure.of("hub", name, "ms", [1e3 * s for s in samples], target=PAGE_MS)

@@ -41,9 +41,7 @@ class Crowd:
 
     def __init__(self, service: ServiceProcess, servers: int) -> None:
         self._service = service
-        self._calls = [
-            ServiceCalls(service.url, server_words.user(number), "") for number in range(servers)
-        ]
+        self._calls = [ServiceCalls(service.url, server_words.user(number), "") for number in range(servers)]
         tokens = {
             server_words.user(number): server_token(server_words.user(number), "", (f"course-{number % 9}",))
             for number in range(servers)
@@ -65,7 +63,9 @@ class Crowd:
             await _while_none_ends(self._measure(seconds), load)
             return self._heard
         except Exception as error:
-            raise Refused(f"the load could not be kept up: {error!r}\n{self._service.log()[-3000:]}") from error
+            raise Refused(
+                f"the load could not be kept up: {error!r}\n{self._service.log()[-3000:]}"
+            ) from error
         finally:
             for task in load:
                 task.cancel()
@@ -97,7 +97,9 @@ class Crowd:
         pace = _Pace(1.0, first / TRANSITIONS_A_SECOND)
         for number in count(first, TRANSITIONS_A_SECOND):
             await pace.next()
-            push = self._calls[number % len(self._calls)].push_rows([server_words.row(number, server_words.now())])
+            push = self._calls[number % len(self._calls)].push_rows(
+                [server_words.row(number, server_words.now())]
+            )
             self._heard.transitions.append(await _timed(push))
 
     async def _look(self, seconds: float) -> None:
@@ -108,7 +110,9 @@ class Crowd:
         while True:
             for page in PAGES:
                 await asyncio.sleep(pause)
-                took = await _timed(client.fetch(self._service.url + page, headers=headers, request_timeout=60))
+                took = await _timed(
+                    client.fetch(self._service.url + page, headers=headers, request_timeout=60)
+                )
                 self._heard.pages.setdefault(page, []).append(took)
 
     async def _measure(self, seconds: float) -> None:
