@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -103,13 +103,19 @@ class UsageStore:
                 {self._kept_as(key): {} for span in spans for key in span.kernels},
             )
             of_gpus = [
-                {"step": 10, "source": source, "gpu": gpu_ids[uuid,], "at": span.at, **asdict(amounts)}
+                {
+                    "step": 10,
+                    "source": source,
+                    "gpu": gpu_ids[uuid,],
+                    "at": span.at,
+                    **_flat(amounts, GPU_AMOUNTS),
+                }
                 for span in spans
                 for uuid, amounts in span.gpus.items()
             ]
             of_kernels = [
                 {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[self._kept_as(key)],
-                 "gpu": gpu_ids[key[3],], **asdict(amounts)}
+                 "gpu": gpu_ids[key[3],], **_flat(amounts, KERNEL_AMOUNTS)}
                 for span in spans
                 for key, amounts in span.kernels.items()
             ]  # fmt: skip
@@ -236,6 +242,11 @@ def _forget(database: Database, before: int) -> None:
     for table in (gpu_usage, kernel_usage):
         with database.writing() as connection:
             connection.execute(delete(table).where(table.c.at < before))
+
+
+def _flat(amounts: GpuAmounts | KernelAmounts, names: Sequence[str]) -> dict[str, int]:
+    """As `asdict`, which copies each number with care, in a tenth of the time."""
+    return {name: getattr(amounts, name) for name in names}
 
 
 def _ids_of(
