@@ -3,13 +3,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+<<<<<<< HEAD
 .PHONY: demo lab test lint bench docs docs-links screenshots wheel-test binder-test clean
+=======
+.PHONY: demo lab hub-demo test lint bench screenshots wheel-test clean
+>>>>>>> main
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
 
 lab: .venv/lab
 	$(BIN)/jupyter gpu-reclaim lab
+
+# A JupyterHub with two users and an admin on one simulated GPU.
+hub-demo: .venv/hub-demo
+	$(BIN)/python tests/hub/hub_demo.py
 
 # Three at a time: most tests wait for a kernel most of the time.
 test: .venv/test
@@ -54,8 +62,13 @@ lint: .venv/lint
 	$*/bin/pip install --quiet --upgrade pip
 
 # The front end is built for those who look at it; the others need no npm.
+<<<<<<< HEAD
 .venv/lab .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
 .venv/demo .venv/lint .venv/docs .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
+=======
+.venv/lab .venv/hub-demo .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
+.venv/demo .venv/lint .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
+>>>>>>> main
 
 .venv/%: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable '.[$*]'
