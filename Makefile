@@ -3,11 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-<<<<<<< HEAD
-.PHONY: demo lab test lint bench docs docs-links screenshots wheel-test binder-test clean
-=======
-.PHONY: demo lab hub-demo test lint bench screenshots wheel-test clean
->>>>>>> main
+.PHONY: demo lab hub-demo test lint bench docs docs-links screenshots wheel-test binder-test clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -62,13 +58,8 @@ lint: .venv/lint
 	$*/bin/pip install --quiet --upgrade pip
 
 # The front end is built for those who look at it; the others need no npm.
-<<<<<<< HEAD
-.venv/lab .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
-.venv/demo .venv/lint .venv/docs .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
-=======
 .venv/lab .venv/hub-demo .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
-.venv/demo .venv/lint .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
->>>>>>> main
+.venv/demo .venv/lint .venv/docs .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable '.[$*]'
