@@ -52,14 +52,18 @@ SMALLER = {
 
 _WEB = "installs from the web; `make wheel-test` installs the wheel, and the extras named are looked up here"
 _TESTS = "what it does is what is going on right now, or is tried by tests of its own"
+_TLJH = "needs The Littlest JupyterHub, which takes a machine for itself"
 _BENCH = "takes minutes; tests/bench tries each group in small"
 NOT_RUN = {
     "pip install jupyter_gpu_reclaim": _WEB,
     'pip install "psycopg[binary]"': _WEB,
     'pip install "jupyter_gpu_reclaim[hub,postgres]"': _WEB,
     'pip install "jupyter_gpu_reclaim[carbon]"': _WEB,
-    "sudo -E /opt/tljh/user/bin/pip install jupyter_gpu_reclaim": "needs The Littlest JupyterHub",
-    "sudo tljh-config reload": "needs The Littlest JupyterHub",
+    "sudo -E /opt/tljh/user/bin/pip install jupyter_gpu_reclaim": _TLJH,
+    'sudo /opt/tljh/hub/bin/python3 -m pip install "jupyter_gpu_reclaim[hub]"': _TLJH,
+    "sudo tljh-config reload hub": _TLJH,
+    "sudo tljh-config set services.cull.timeout 86400": _TLJH,
+    "pip install": "names a step that each line above is",
     "make demo": "tests/test_whole_way.py plays the demo",
     "make lab": "runs until it is closed; test_guided_notebook.py runs its notebook, `make binder-test` all",
     "make test": _TESTS,
