@@ -10,7 +10,8 @@ from sphinx.util import logging
 
 from jupyter_gpu_reclaim import __version__
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+DOCS, README = ROOT / "docs", ROOT / "README.md"
 README_PAGE = "overview"
 
 project = "jupyter_gpu_reclaim"
@@ -18,9 +19,8 @@ release = version = __version__
 extensions = ["myst_parser"]
 exclude_patterns = ["build"]
 myst_heading_anchors = 3
-html_theme = "pydata_sphinx_theme"
+html_theme = "furo"
 html_title = project
-html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 html_show_sourcelink = html_show_copyright = False
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(((?!https?:)[^)#\s]+)(?:#[^)\s]*)?\)")
@@ -28,21 +28,23 @@ logger = logging.getLogger(__name__)
 
 
 def within_docs(app: Sphinx, docname: str, source: list[str]) -> None:
-    """README becomes a page of its own. Links out of docs/ are checked, and shown as paths in the repository."""
+    """README becomes a page of its own. Links out of docs/ are looked up, and shown as paths in the repository."""
+    folder = DOCS
     if docname == README_PAGE:
-        source[0] = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text())
-    folder = ROOT if docname == README_PAGE else ROOT / "docs"
+        folder = ROOT
+        source[0] = README.read_text().replace("](docs/", "](").replace(f"# {project}\n", "# Overview\n", 1)
 
     def rewritten(link: re.Match[str]) -> str:
         text, target = link.groups()
-        if (ROOT / "docs" / target).resolve() == ROOT / "README.md":
+        if (DOCS / target).resolve() == README:
             return f"[{text}]({README_PAGE}.md)"
-        if (ROOT / "docs" / target).is_relative_to(ROOT / "docs") and (ROOT / "docs" / target).exists():
-            return link[0] if ".." not in target else f"`{target}`"
+        if (DOCS / target).resolve().is_relative_to(DOCS) and (DOCS / target).exists():
+            return link[0]
         path = (folder / target).resolve()
         if not path.exists():
             logger.warning("no such file: %s", target, location=docname)
-        return f"{text} (`{path.relative_to(ROOT)}`)"
+            return link[0]
+        return f"`{path.relative_to(ROOT)}`"
 
     source[0] = LINK.sub(rewritten, source[0])
 
