@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
 from pathlib import Path
 
+from jupyter_gpu_reclaim.demo import lab
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer
-from jupyter_gpu_reclaim.demo.lab import GUIDED
 from jupyter_gpu_reclaim.demo.play import cells
-from jupyter_gpu_reclaim.sim.board import Board, MiB
-from jupyter_gpu_reclaim.sim.environment import environment
+from jupyter_gpu_reclaim.sim.board import MiB
+
+GPU = ("GPU 512 MiB", 512 * MiB)
+TOKENS = Path(__file__).parents[1] / "labextension" / "src" / "tokens.ts"
 
 SETTINGS = {
     "GpuReclaim.idle_after_seconds": 2,
@@ -26,12 +29,12 @@ SETTINGS = {
 
 async def printed_by_tag(folder: Path) -> dict[str, str]:
     """What the tagged cells print, run as the notebook asks: the one after the break once the GPU is gone."""
-    Board.create(folder / "board", [("GPU 512 MiB", 512 * MiB)], context_bytes=64 * MiB).close()
+    prepared = lab.prepare(print, folder, GPU, context_bytes=64 * MiB)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     printed: dict[str, str] = {}
-    async with JupyterServer(folder, SETTINGS, {**environment(folder / "board"), "PATH": path}) as server:
-        notebook = await server.open_notebook(GUIDED)
-        for tags, source in cells(GUIDED):
+    async with JupyterServer(folder, SETTINGS, {**prepared, "PATH": path}) as server:
+        notebook = await server.open_notebook(lab.GUIDED)
+        for tags, source in cells(lab.GUIDED):
             if "after-idle" in tags:
                 await notebook.wait_for_phase("reclaimed")
             output = await notebook.run(source)
@@ -50,3 +53,18 @@ def test_the_guided_notebook_trains_is_reclaimed_and_comes_back(tmp_path: Path) 
     told = re.findall(r" (re\w+_(?:started|done)) .*guided", printed["log"])
     assert told[:4] == ["reclaim_started", "reclaim_done", "restore_started", "restore_done"]
     assert "memory won back" in printed["report"]  # whose samples come once a minute
+
+
+def test_what_is_in_the_folder_is_kept(tmp_path: Path) -> None:
+    """A second `lab` in a folder changes neither notebook nor layout; the first one had the sidebar open in it."""
+    prepared = lab.prepare(print, tmp_path, GPU)
+    (layout,) = Path(prepared["JUPYTERLAB_WORKSPACES_DIR"]).iterdir()
+    sidebar = re.search(r"SIDEBAR = '([\w-]+)'", TOKENS.read_text())
+    assert sidebar
+    opened = json.loads(layout.read_text())["data"]["layout-restorer:data"]["right"]
+    assert opened == {"collapsed": False, "visible": True, "current": sidebar[1], "widgets": [sidebar[1]]}
+    layout.write_text("the user's layout")
+    (tmp_path / lab.GUIDED).write_text("the user's work")
+    assert lab.prepare(print, tmp_path, GPU) == prepared
+    assert (tmp_path / lab.GUIDED).read_text() == "the user's work"
+    assert layout.read_text() == "the user's layout"
