@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab hub-demo test lint bench screenshots wheel-test clean
+.PHONY: demo lab hub-demo test lint bench docs docs-links screenshots wheel-test binder-test clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -27,6 +27,18 @@ screenshots: .venv/test
 	mkdir -p docs/images
 	$(BIN)/python tests/ui/screenshots.py docs/images
 
+# Strictly: a warning is an error. The pages are in docs/build/html.
+docs: .venv/docs
+	$(BIN)/sphinx-build -W --keep-going -n -b html docs docs/build/html
+
+# Asks the web whether the addresses that the pages name are still there.
+docs-links: .venv/docs
+	$(BIN)/sphinx-build -W --keep-going -b linkcheck docs docs/build/links
+
+# Builds binder/ in a clean venv, and runs the guided notebook through on the server that its `start` starts.
+binder-test: .venv/test
+	$(BIN)/python tests/binder.py
+
 # Builds the wheel, and installs it where neither node nor a compiler is in reach.
 wheel-test: .venv/bin/pip
 	rm -rf dist
@@ -47,7 +59,7 @@ lint: .venv/lint
 
 # The front end is built for those who look at it; the others need no npm.
 .venv/lab .venv/hub-demo .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
-.venv/demo .venv/lint .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
+.venv/demo .venv/lint .venv/docs .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable '.[$*]'
