@@ -23,11 +23,12 @@ screenshots: .venv/test
 	mkdir -p docs/images
 	$(BIN)/python tests/ui/screenshots.py docs/images
 
-# Builds the wheel, and installs it where neither node nor a compiler is in reach.
-wheel-test: .venv/bin/pip
+# Builds wheel and sdist, and tries them where neither node nor a compiler is in reach, up to the sidebar in a browser.
+wheel-test: .venv/test
 	rm -rf dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
-	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl
+	$(BIN)/python -m hatchling build --target sdist --directory dist
+	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl dist/*.tar.gz $(BIN)/python
 
 lint: .venv/lint
 	$(BIN)/ruff check .
