@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab test lint bench screenshots wheel-test clean
+.PHONY: demo lab test lint pre-commit coverage bench screenshots wheel-test compat clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -30,9 +30,27 @@ wheel-test: .venv/test
 	$(BIN)/python -m hatchling build --target sdist --directory dist
 	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl dist/*.tar.gz $(BIN)/python
 
-lint: .venv/lint
+# `make pre-commit` has git do the same before each commit.
+lint: .venv/lint node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	npm run --silent lint
+
+pre-commit: .venv/lint node_modules/.package-lock.json
+	$(BIN)/pre-commit install
+
+node_modules/.package-lock.json: package-lock.json
+	npm ci
+
+# Which lines the tests reach, those in servers, kernels and agents included; the table is in htmlcov/, too.
+coverage: .venv/test .venv/coverage
+	rm -f .coverage*
+	-$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report
 
 # One environment, grown by what a target needs; `pip` because it alone finds a wheel laid on this disk. What the bench
 # compares with brings a `typing` of its own that breaks other Pythons' imports: it stays apart.
@@ -44,7 +62,7 @@ lint: .venv/lint
 
 # The front end is built for those who look at it; the others need no npm.
 .venv/lab .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
-.venv/demo .venv/lint .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
+.venv/demo .venv/lint .venv/coverage .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable '.[$*]'
