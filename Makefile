@@ -30,6 +30,13 @@ wheel-test: .venv/test
 	$(BIN)/python -m hatchling build --target sdist --directory dist
 	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl dist/*.tar.gz $(BIN)/python
 
+# Other projects' own tests without us and with us; the table in docs/compat.md is written anew.
+compat:
+	rm -rf .venv-compat
+	$(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/pip install --quiet 'jupyter_server[test]' 'ipykernel[test]' 'nbclient[test]'
+	$(PYTHON) tests/compat/compare.py .venv-compat/bin/python .venv-compat/sdists docs/compat.md
+
 # `make pre-commit` has git do the same before each commit.
 lint: .venv/lint node_modules/.package-lock.json
 	$(BIN)/ruff check .
