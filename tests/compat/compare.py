@@ -60,7 +60,9 @@ class Suite:
     def apart(self) -> list[str]:
         """Tests that came out otherwise in the first runs."""
         without, with_us = self.runs["without"][0], self.runs["with"][0]
-        return sorted(test for test in without.keys() | with_us.keys() if without.get(test) != with_us.get(test))
+        return sorted(
+            test for test in without.keys() | with_us.keys() if without.get(test) != with_us.get(test)
+        )
 
     def seen(self, test: str, how: str) -> set[str | None]:
         """All that became of a test without us, or with us."""
@@ -78,11 +80,20 @@ class Suite:
     def row(self) -> str:
         """Its line in the table."""
         counts = [
-            ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(self.runs[how][0].values()).items()))
+            ", ".join(
+                f"{count} {kind}" for kind, count in sorted(Counter(self.runs[how][0].values()).items())
+            )
             for how in ("without", "with")
         ]
         chance = len(self.apart()) - len(self.by_us())
-        cells = [f"{self.name} {self.version}", *counts, self.kernels, self.servers or "–", chance, len(self.by_us())]
+        cells = [
+            f"{self.name} {self.version}",
+            *counts,
+            self.kernels,
+            self.servers or "–",
+            chance,
+            len(self.by_us()),
+        ]
         return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -85,7 +85,8 @@ def give_every_kernel_an_agent() -> None:
     from jupyter_gpu_reclaim.server.link import AgentLinks
 
     agent = importlib.util.find_spec(f"{EXTENSION}.agent")
-    assert agent is not None and agent.origin is not None
+    assert agent is not None
+    assert agent.origin is not None
     log = logging.LoggerAdapter(logging.getLogger(EXTENSION))
     links = AgentLinks(Path(tempfile.mkdtemp()), GpuReclaim()._welcome(), log, lambda kernel_id: None)
     loop = asyncio.new_event_loop()

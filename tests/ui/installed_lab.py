@@ -1,7 +1,7 @@
 """JupyterLab of an environment in which our wheel was installed, before a real browser.
 
-Run as `python installed_lab.py ENVIRONMENT` it prints what the sidebar shows, and fails where it shows nothing true. The
-browser's driver then lives in this Python, not in that environment.
+Run as `python installed_lab.py ENVIRONMENT` it prints what the sidebar shows, and fails where it shows nothing true;
+the browser's driver then lives in this Python, not in that environment.
 """
 
 from __future__ import annotations
