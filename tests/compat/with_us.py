@@ -77,7 +77,7 @@ def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Ite
 
 
 def give_every_kernel_an_agent() -> None:
-    """Without a server: the agents' socket in a thread, and each new factory of provisioners wrapped as a server's is."""
+    """Without a server: the agents' socket in a thread, each new factory of provisioners wrapped as a server's is."""
     from jupyter_client.provisioning import KernelProvisionerFactory
 
     from jupyter_gpu_reclaim.server.app import GpuReclaim
