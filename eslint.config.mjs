@@ -4,17 +4,13 @@ import { defineConfig } from 'eslint/config';
 import typescript from 'typescript-eslint';
 
 export default defineConfig(
-  { ignores: ['labextension/lib/'] },
+  { ignores: ['labextension/lib/', 'labextension/style/'] },
   eslint.configs.recommended,
-  typescript.configs.recommendedTypeChecked,
+  typescript.configs.recommended,
   {
     files: ['labextension/src/**/*.{ts,tsx}'],
-    plugins: { 'react-hooks': hooks },
+    extends: [typescript.configs.recommendedTypeCheckedOnly, hooks.configs.flat.recommended],
     languageOptions: { parserOptions: { project: './tsconfig.json' } },
-    rules: {
-      ...hooks.configs.recommended.rules,
-      eqeqeq: 'error',
-      '@typescript-eslint/no-explicit-any': 'error'
-    }
+    rules: { eqeqeq: 'error' }
   }
 );

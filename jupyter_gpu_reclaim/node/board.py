@@ -114,6 +114,7 @@ class NodeBoard:
 
     def _publish(self, text: bytes, directory: int) -> None:
         if text and text == self._text and self._is_there(directory):
+            assert self._notice is not None  # its text is there
             os.utime(self._notice)
         elif text:
             self._write(text, directory)
@@ -127,7 +128,7 @@ class NodeBoard:
             found = os.stat(self._name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return os.path.samestat(found, os.fstat(self._notice))
+        return self._notice is not None and os.path.samestat(found, os.fstat(self._notice))
 
     def _write(self, text: bytes, directory: int) -> None:
         """In one step complete, or not at all. Nobody else can open it before it is locked."""
