@@ -3,13 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab test lint pre-commit coverage bench screenshots wheel-test compat clean
+.PHONY: demo lab hub-demo test lint pre-commit coverage bench screenshots wheel-test compat clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
 
 lab: .venv/lab
 	$(BIN)/jupyter gpu-reclaim lab
+
+# A JupyterHub with two users and an admin on one simulated GPU.
+hub-demo: .venv/hub-demo
+	$(BIN)/python tests/hub/hub_demo.py
 
 # Three at a time: most tests wait for a kernel most of the time.
 test: .venv/test
@@ -34,7 +38,8 @@ wheel-test: .venv/test
 compat:
 	rm -rf .venv-compat
 	$(PYTHON) -m venv .venv-compat
-	.venv-compat/bin/pip install --quiet 'jupyter_server[test]' 'ipykernel[test]' 'nbclient[test]'
+	.venv-compat/bin/pip install --quiet --upgrade pip
+	.venv-compat/bin/pip install --quiet 'jupyter_server[test]' ipykernel 'nbclient[test]'
 	$(PYTHON) tests/compat/compare.py .venv-compat/bin/python .venv-compat/sdists docs/compat.md
 
 # `make pre-commit` has git do the same before each commit.
@@ -68,7 +73,7 @@ coverage: .venv/test .venv/coverage
 	$*/bin/pip install --quiet --upgrade pip
 
 # The front end is built for those who look at it; the others need no npm.
-.venv/lab .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
+.venv/lab .venv/hub-demo .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
 .venv/demo .venv/lint .venv/coverage .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | .venv/bin/pip
@@ -80,4 +85,4 @@ coverage: .venv/test .venv/coverage
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench
+	rm -rf .venv .venv-bench .venv-compat

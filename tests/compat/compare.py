@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SUITES = {"jupyter_server": "server", "ipykernel": "kernels", "nbclient": "kernels"}
+OWN_LOOPS = ("-p", "no:asyncio")  # jupyter_server's tests run their coroutines by pytest-jupyter
 AGAIN = 3
 LIMIT_SECONDS = 1500
 
@@ -45,7 +47,8 @@ class Suite:
         environment = {**os.environ, "COMPAT_REPORT": str(report), "PYTHONPATH": str(HERE)}
         if how == "with":
             environment["COMPAT_WITH_US"] = SUITES[self.name]
-        command = [str(python), "-P", "-m", "pytest", "-p", "with_us", "-q", "--tb=short"]
+        plugins = ["-p", "with_us", *(OWN_LOOPS if SUITES[self.name] == "server" else ())]
+        command = [str(python), "-P", "-m", "pytest", *plugins, "-q", "--tb=short"]
         print(f"{self.name} {self.version} {how} us", flush=True)
         with report.with_suffix(".log").open("w") as log:
             subprocess.run(
@@ -101,11 +104,9 @@ def unpack(python: Path, name: str, folder: Path) -> Suite:
     """The tests of the version installed in that environment, from its sdist, without the package beside them."""
     show = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
     version = subprocess.check_output([str(python), "-c", show, name], text=True).strip()
-    subprocess.run(
-        [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", name, "--dest", folder,
-         f"{name}=={version}"],
-        check=True,
-    )  # fmt: skip
+    pip = [str(python), "-m", "pip"]
+    wanted = ["--no-deps", "--no-binary", name, "--dest", str(folder), f"{name}=={version}"]
+    subprocess.run([*pip, "download", "--quiet", *wanted], check=True)
     archive = folder / f"{name}-{version}.tar.gz"
     with tarfile.open(archive) as sdist:
         sdist.extractall(folder, filter="data")
@@ -113,6 +114,11 @@ def unpack(python: Path, name: str, folder: Path) -> Suite:
     shutil.rmtree(unpacked / name, ignore_errors=True)
     if not (unpacked / "tests").is_dir():
         raise SystemExit(f"{archive.name} brings no tests")
+    needs = tomllib.loads((unpacked / "pyproject.toml").read_text()).get("dependency-groups", {})
+    if "test" in needs:
+        subprocess.run(
+            [*pip, "install", "--quiet", "--group", f"{unpacked / 'pyproject.toml'}:test"], check=True
+        )
     return Suite(name, version, unpacked)
 
 
