@@ -8,7 +8,6 @@ the others for ever.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -24,6 +23,11 @@ from pathlib import Path
 from jupyter_gpu_reclaim.node.directory import NodeDirectory, Unusable, open_plain
 from jupyter_gpu_reclaim.node.locks import GpuLocks
 from jupyter_gpu_reclaim.node.notice import MAX_FILE_BYTES, Garbage, from_json, to_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: no server shares anything there, but the package must load all the same
+    pass
 
 logger = logging.getLogger(__name__)
 
