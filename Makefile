@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab hub-demo test lint pre-commit coverage bench screenshots wheel-test compat clean
+.PHONY: demo lab hub-demo test lint bench screenshots wheel-test clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -34,6 +34,7 @@ wheel-test: .venv/test
 	$(BIN)/python -m hatchling build --target sdist --directory dist
 	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl dist/*.tar.gz $(BIN)/python
 
+.PHONY: compat
 # Other projects' own tests without us and with us; the table in docs/compat.md is written anew.
 compat:
 	rm -rf .venv-compat
@@ -50,12 +51,15 @@ lint: .venv/lint node_modules/.package-lock.json
 	$(BIN)/codespell
 	npm run --silent lint
 
+.PHONY: pre-commit
 pre-commit: .venv/lint node_modules/.package-lock.json
 	$(BIN)/pre-commit install
 
 node_modules/.package-lock.json: package-lock.json
 	npm ci
 
+.PHONY: coverage
+.venv/coverage: export SKIP_JUPYTER_BUILDER := 1
 # Which lines the tests reach, those in servers, kernels and agents included; the table is in htmlcov/, too.
 coverage: .venv/test .venv/coverage
 	rm -f .coverage*
@@ -74,7 +78,7 @@ coverage: .venv/test .venv/coverage
 
 # The front end is built for those who look at it; the others need no npm.
 .venv/lab .venv/hub-demo .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
-.venv/demo .venv/lint .venv/coverage .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
+.venv/demo .venv/lint .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable '.[$*]'
