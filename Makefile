@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab hub-demo test lint bench docs docs-links screenshots wheel-test binder-test clean
+.PHONY: demo lab hub-demo test lint pre-commit coverage bench docs docs-links screenshots wheel-test binder-test
+.PHONY: compat clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -39,15 +40,43 @@ docs-links: .venv/docs
 binder-test: .venv/test
 	$(BIN)/python tests/binder.py
 
-# Builds the wheel, and installs it where neither node nor a compiler is in reach.
-wheel-test: .venv/bin/pip
+# Builds wheel and sdist, and tries them where neither node nor a compiler is in reach, up to the sidebar in a browser.
+wheel-test: .venv/test
 	rm -rf dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
-	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl
+	$(BIN)/python -m hatchling build --target sdist --directory dist
+	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl dist/*.tar.gz $(BIN)/python
 
-lint: .venv/lint
+# Other projects' own tests without us and with us; the table in docs/compat.md is written anew.
+compat:
+	rm -rf .venv-compat
+	$(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/pip install --quiet --upgrade pip
+	.venv-compat/bin/pip install --quiet 'jupyter_server[test]' ipykernel 'nbclient[test]'
+	$(PYTHON) tests/compat/compare.py .venv-compat/bin/python .venv-compat/sdists docs/compat.md
+
+# `make pre-commit` has git do the same before each commit.
+lint: .venv/lint node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	npm run --silent lint
+
+pre-commit: .venv/lint node_modules/.package-lock.json
+	$(BIN)/pre-commit install
+
+node_modules/.package-lock.json: package-lock.json
+	npm ci
+
+.venv/coverage: export SKIP_JUPYTER_BUILDER := 1
+# Which lines the tests reach, those in servers, kernels and agents included; the table is in htmlcov/, too.
+coverage: .venv/test .venv/coverage
+	rm -f .coverage*
+	-$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report
 
 # One environment, grown by what a target needs; `pip` because it alone finds a wheel laid on this disk. What the bench
 # compares with brings a `typing` of its own that breaks other Pythons' imports: it stays apart.
@@ -70,4 +99,4 @@ lint: .venv/lint
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench
+	rm -rf .venv .venv-bench .venv-compat

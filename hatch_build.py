@@ -55,10 +55,12 @@ class FrontEnd(BuildHookInterface):
 
 
 def must_build() -> bool:
-    """Whether anything in the sources is younger than what was built from them."""
+    """Whether anything in the sources is younger than what was built from them; never in an unpacked sdist."""
     if os.environ.get("SKIP_JUPYTER_BUILDER"):
         return False
     built = BUILT / "package.json"
+    if built.exists() and (ROOT / "PKG-INFO").exists():  # pip gives each file the time at which it unpacks it
+        return False
     return not built.exists() or newest(SOURCES) > built.stat().st_mtime
 
 

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
 # The wheel in an environment with nothing but pip, and with neither node nor a compiler on the PATH: it installs, the
-# server loads it, and what JupyterLab needs is laid where it looks. Usage: tests/wheel.sh WHEEL
+# server loads it, `jupyter lab` shows its sidebar in a browser, and the sdist gives the same wheel once more.
+# Usage: tests/wheel.sh WHEEL SDIST BROWSER_PYTHON (the last has playwright and this checkout)
 set -euo pipefail
 wheel=$(realpath "$1")
+sdist=$(realpath "$2")
+browser_python=$(realpath --no-symlinks "$3")
+tests=$(realpath "$(dirname "$0")")
+everywhere=$PATH
 folder=$(mktemp -d)
 trap '/bin/rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
@@ -12,7 +17,7 @@ for tool in node npm g++ c++; do
 done
 pip install --quiet "$wheel"
 cd /
-python - "$folder" <<'PYTHON'
+python - <<'PYTHON'
 import json, pathlib, subprocess, sys
 import importlib.metadata as metadata
 
@@ -32,3 +37,16 @@ levels = {finding["check"]: finding["level"] for finding in json.loads(told.stdo
 assert levels["server"] == "ok" and levels["labextension"] == "ok" and levels["database"] == "ok", levels
 print("python", sys.version.split()[0], levels)
 PYTHON
+
+pip wheel --quiet --no-deps --wheel-dir "$folder/again" "$sdist"
+python - "$wheel" "$folder"/again/*.whl <<'PYTHON'
+import sys, zipfile
+
+tree, sdist = ({entry.filename: entry.CRC for entry in zipfile.ZipFile(path).infolist()} for path in sys.argv[1:])
+different = sorted(name for name in tree.keys() | sdist.keys() if tree.get(name) != sdist.get(name))
+assert not different, f"the wheel of the sdist differs from the tree's in {different}"
+print("the sdist gives the same wheel:", len(tree), "files")
+PYTHON
+
+pip install --quiet 'jupyterlab>=4.6,<5'
+PATH="$everywhere" "$browser_python" "$tests/ui/installed_lab.py" "$folder/venv"

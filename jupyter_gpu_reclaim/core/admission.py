@@ -199,11 +199,12 @@ class Admission:
             if passed and all(n + kept[uuid] <= self._room.free[uuid] for uuid, n in waiter.need.items()):
                 self._waiting.remove(waiter)
                 self._overtaken.update(passed)
-                self._go(waiter, replace(waiter.goes, passed=tuple(passed)))
+                self._go(waiter, replace(waiter.goes, passed=tuple(passed)))  # type: ignore[arg-type]  # mypy takes no union
 
     def _ahead_of(self, waiter: Waiter) -> tuple[list[str], Counter[str]]:
         """Whom it would overtake, and the bytes per GPU that stay kept for the others ahead of it."""
-        passed, kept = [], Counter()
+        passed: list[str] = []
+        kept: Counter[str] = Counter()
         for other in self._waiting[: self._waiting.index(waiter)]:
             name = other.holding.kernel_id
             if not other.reserves or not other.need.keys() & waiter.need.keys():

@@ -43,7 +43,8 @@ def energy(points: Sequence[Point], names: Mapping[str, str], assumed: Assumptio
         )
     elif watts:
         source = "as set" if assumed.context_watts else CONTEXT_SOURCE
-        basis += f" × {', '.join(f'{power:g} W' for power in sorted(set(watts.values())))} ({source})"
+        known = sorted({power for power in watts.values() if power is not None})
+        basis += f" × {', '.join(f'{power:g} W' for power in known)} ({source})"
     with_pue = None if kwh is None else kwh * assumed.pue
     grams = None if with_pue is None or assumed.grams_per_kwh is None else with_pue * assumed.grams_per_kwh
     return [

@@ -89,6 +89,7 @@ def fold(rows: Iterable[Transition]) -> tuple[Episode, ...]:
     unique = {row.id: row for row in rows if row.episode_id is not None}
     episodes: dict[str, Episode] = {}
     for row in sorted(unique.values(), key=lambda row: (row.at, row.id)):
+        assert row.episode_id is not None
         before = episodes.get(row.episode_id) or _beginning(row)
         episodes[row.episode_id] = _with_row(before, row)
     return tuple(sorted(episodes.values(), key=lambda e: (e.started_at, e.id)))

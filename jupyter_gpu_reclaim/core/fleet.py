@@ -115,7 +115,7 @@ def server_from(
     status: Any, waiting: Any, *, user: str, server: str, node: str, seen_at: datetime
 ) -> FleetServer:
     """The server that said this of itself. Raises `WireError` for what no server of ours says."""
-    read = from_json(_Status, status)
+    read: _Status = from_json(_Status, status)
     if len(read.kernels) > MOST_KERNELS or len(read.gpus or ()) > MOST_GPUS:
         raise WireError(f"at most {MOST_KERNELS} kernels and {MOST_GPUS} GPUs are taken")
     for kernel in read.kernels:
@@ -125,7 +125,7 @@ def server_from(
                 raise WireError(f"a text of {len(text)} characters; at most {LONGEST_TEXT} are taken")
     for gpu in read.gpus or ():
         _check_bytes(f"GPU {gpu.uuid[:80]}", {"total": gpu.total_bytes, "used": gpu.used_bytes})
-    wanted = from_json(Mapping[str, int], waiting)
+    wanted: Mapping[str, int] = from_json(Mapping[str, int], waiting)
     _check_bytes("waiting", wanted)
     return FleetServer(
         user=user,

@@ -153,6 +153,7 @@ def idle_holders(servers: Iterable[FleetServer], now: datetime, count: int) -> l
     """The kernels that have kept most memory idle for longest: bytes times time, the most first."""
 
     def unused(holder: Holder) -> float:
+        assert holder.kernel.idle_since is not None  # as chosen below
         return holder.held_bytes * (now - holder.kernel.idle_since).total_seconds()
 
     idle = [

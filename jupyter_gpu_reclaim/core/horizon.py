@@ -56,7 +56,7 @@ def _of_resident(
     ready = barrier_falls_at(holding, policy, residence) or since
     told_at = max(ready, since + policy.idle_after - warning_span(policy))
     instants = [told_at, max(ready, since + policy.idle_after)]
-    if is_warned(holding):
+    if holding.warned_at is not None and is_warned(holding):
         instants.append(max(instants[1], holding.warned_at + warning_span(policy)))
     if wanted:
         spare = holding.last_active_at if holding.restored_early else since

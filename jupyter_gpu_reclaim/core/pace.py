@@ -66,7 +66,10 @@ def track_residence(pace: Pace, policy: Policy, residence: Mapping[str, timedelt
 
 
 def _traffic(rows: list[Transition]) -> Traffic:
-    spent = {event: sum((r.took for r in rows if r.event is event), timedelta(0)) for event in _MOVED}
+    spent = {
+        event: sum((r.took for r in rows if r.event is event and r.took is not None), timedelta(0))
+        for event in _MOVED
+    }
     counts = {event: sum(r.event is event for r in rows) for event in _MOVED}
     return Traffic(
         restores_per_minute=counts[Event.RESTORE_DONE] / (WINDOW / timedelta(minutes=1)),

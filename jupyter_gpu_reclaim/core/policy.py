@@ -222,14 +222,14 @@ class _Round:
         for holding in self.candidates:
             if holding.kernel_id in self.chosen:
                 continue
-            idle, told = idle_for(holding, self.now), is_warned(holding)
+            idle, told_at = idle_for(holding, self.now), holding.warned_at if is_warned(holding) else None
             if idle < self.policy.idle_after - span:
                 self._keep(holding, Reason.RECENTLY_ACTIVE)
             elif holding.host_bytes_to_take > self.room.bytes_for_reclaims:
                 self._keep(holding, Reason.HOST_MEMORY)
-            elif span and not told:
+            elif span and told_at is None:
                 self.decided[holding.kernel_id] = Warn(holding.kernel_id, Reason.IDLE)
-            elif idle < self.policy.idle_after or (told and self.now - holding.warned_at < span):
+            elif idle < self.policy.idle_after or (told_at is not None and self.now - told_at < span):
                 self._keep(holding, Reason.RECENTLY_ACTIVE)
             else:
                 self._choose([holding], Reason.IDLE)

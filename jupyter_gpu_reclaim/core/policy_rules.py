@@ -6,7 +6,7 @@ it gives the GPU back sooner, and never where it is looser.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ from jupyter_gpu_reclaim.core.model import Policy
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MODES = ("off", "dry_run", "on")  # looser first
-TIGHTER = {
+TIGHTER: Mapping[str, Callable[[Any], Any]] = {
     "mode": MODES.index,
     "idle_after_seconds": lambda seconds: -seconds,
     "warn_before_seconds": lambda seconds: -seconds,
@@ -116,7 +116,8 @@ def bounded(own: Policy, chosen: Iterable[str], rule: Rule | None) -> tuple[Poli
     """
     if rule is None:
         return own, {}
-    wished, found = frozenset(chosen), {}
+    wished = frozenset(chosen)
+    found: dict[str, Setting] = {}
     for name, value in rule.settings.items():
         mine = _setting_of(own, name)
         locked = name in rule.locked

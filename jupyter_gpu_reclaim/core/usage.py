@@ -88,8 +88,8 @@ class Meter:
             span = self._spans.setdefault(at, Span(at))
             for uuid, rates in gpus.items():
                 add(span.gpus.setdefault(uuid, GpuAmounts()), rates, ms)
-            for key, rates in kernels.items():
-                add(span.kernels.setdefault(key, KernelAmounts()), rates, ms)
+            for key, held in kernels.items():
+                add(span.kernels.setdefault(key, KernelAmounts()), held, ms)
 
     def ended(self) -> list[Span]:
         """The spans that are over, oldest first; they are handed out once."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 
 from jupyter_gpu_reclaim.core.model import Decision, Holding, Phase, Reason, Reclaim, Snapshot, Wait
@@ -45,7 +46,9 @@ def waits(snapshot: Snapshot, decisions: Mapping[str, Decision], pace: Pace) -> 
     coming = _coming(holdings, decisions)
     details: dict[str, WaitDetail] = {}
     line = _in_line(decisions)
-    holders = _Holders(snapshot) if line else None
+    if not line:
+        return details
+    holders = _Holders(snapshot)
     ahead: Counter[str] = Counter()  # bytes that come back before it, by GPU
     for wait in line:
         holding = holdings[wait.kernel_id]
@@ -111,6 +114,10 @@ def _coming(holdings: Mapping[str, Holding], decisions: Mapping[str, Decision]) 
     return coming
 
 
+def _most_first(uuid: str, holding: Holding) -> tuple[int, str]:
+    return (-holding.footprint[uuid], holding.kernel_id)
+
+
 class _Holders:
     """Who holds what on each GPU, most bytes first: sorted once, for however many wait."""
 
@@ -124,7 +131,7 @@ class _Holders:
                     if held:
                         self._here.setdefault(uuid, []).append(holding)
         for uuid, holdings in self._here.items():
-            holdings.sort(key=lambda h, uuid=uuid: (-h.footprint[uuid], h.kernel_id))
+            holdings.sort(key=partial(_most_first, uuid))
         # How much of what is being restored has arrived is not known exactly, so neither is what others hold there.
         arriving = {uuid for h in snapshot.holdings if h.phase is Phase.RESTORING for uuid in h.footprint}
         self._others = {

@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from jupyter_gpu_reclaim.core.model import Admit, Done, Failed, Keep, Reclaim, Refused, Restore, Wait, Warn
 
@@ -97,7 +97,7 @@ def _read(hint: Any, data: Any, where: str) -> Any:
         pairs = _a(dict, data, where).items()
         return {_read(keys, k, where): _read(values, v, f"{where}[{k!r}]") for k, v in pairs}
     if is_dataclass(hint):
-        return _read_noun(hint, _a(dict, data, where), where)
+        return _read_noun(cast(type, hint), _a(dict, data, where), where)
     if issubclass(hint, Enum):
         try:
             return hint(data)
@@ -151,4 +151,4 @@ def _a(kind: type, data: Any, where: str) -> Any:
     wanted = (int, float) if kind is float else kind
     if not isinstance(data, wanted) or (isinstance(data, bool) and kind is not bool):
         raise WireError(f"{where}: {kind.__name__} expected, not {data!r}")
-    return float(data) if kind is float else data
+    return float(cast(float, data)) if kind is float else data

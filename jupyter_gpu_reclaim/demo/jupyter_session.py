@@ -186,6 +186,7 @@ class OpenNotebook:
                   "version": "5.4", "date": ""}  # fmt: skip
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell",
                    "buffers": []}  # fmt: skip
+        assert self._socket is not None, "not connected"
         # A closed socket shows up as the end of the read that follows.
         self._socket.write_message(json.dumps(message))
         return header["msg_id"]
@@ -195,6 +196,7 @@ class OpenNotebook:
         printed: list[str] = []
         reply: dict[str, Any] | None = None
         idle = False
+        assert self._socket is not None, "not connected"
         while reply is None or not idle:
             line = await self._socket.read_message()
             if line is None:

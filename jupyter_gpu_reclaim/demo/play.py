@@ -57,16 +57,15 @@ class Story:
             raise PromiseBroken(f"NVML cannot be read: {reading.problem}")
         gpu = reading.gpus[0]
         processes = reading.processes.get(gpu.uuid, {})
+        by_name = {name: processes.get(pid, 0) for name, pid in pids.items()}
         step = {
             "at_seconds": round(time.monotonic() - self.began, 3),
             "what": what,
             "gpu_used_bytes": gpu.used_bytes,
-            "used_bytes_by_notebook": {name: processes.get(pid, 0) for name, pid in pids.items()},
+            "used_bytes_by_notebook": by_name,
         }
         self.timeline.append(step)
-        by_notebook = "".join(
-            f"   {name} {mebibytes(used)}" for name, used in step["used_bytes_by_notebook"].items()
-        )
+        by_notebook = "".join(f"   {name} {mebibytes(used)}" for name, used in by_name.items())
         self.show(f"{step['at_seconds']:6.1f} s  {what}")
         self.show(f"          GPU {mebibytes(gpu.used_bytes)} of {mebibytes(gpu.total_bytes)}{by_notebook}")
         return step

@@ -58,7 +58,7 @@ class _Device:
 
     index: int
     handle: Any = None
-    uuid: str | None = None
+    uuid: str = ""
     name: str = ""
     error: NVMLError | None = None
 

@@ -8,7 +8,6 @@ the others for ever.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -24,6 +23,11 @@ from pathlib import Path
 from jupyter_gpu_reclaim.node.directory import NodeDirectory, Unusable, open_plain
 from jupyter_gpu_reclaim.node.locks import GpuLocks
 from jupyter_gpu_reclaim.node.notice import MAX_FILE_BYTES, Garbage, from_json, to_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: no server shares anything there, but the package must load all the same
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +118,7 @@ class NodeBoard:
 
     def _publish(self, text: bytes, directory: int) -> None:
         if text and text == self._text and self._is_there(directory):
+            assert self._notice is not None  # its text is there
             os.utime(self._notice)
         elif text:
             self._write(text, directory)
@@ -127,7 +132,7 @@ class NodeBoard:
             found = os.stat(self._name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return os.path.samestat(found, os.fstat(self._notice))
+        return self._notice is not None and os.path.samestat(found, os.fstat(self._notice))
 
     def _write(self, text: bytes, directory: int) -> None:
         """In one step complete, or not at all. Nobody else can open it before it is locked."""

@@ -9,7 +9,6 @@ a stranger's file where `fs.protected_regular` is set.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -17,6 +16,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from urllib.parse import quote
 
 from jupyter_gpu_reclaim.node.directory import ANSWER_SECONDS, NodeDirectory, Unusable, open_plain
+
+try:
+    import fcntl
+except ImportError:  # Windows: no server shares anything there, but the package must load all the same
+    pass
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.05
 READABLE_BY_ALL = 0o444

@@ -302,7 +302,7 @@ class GpuReplay:
         self.tally.failed_allocations += now - seat.room_since > ROOM_WAIT
         self._used += seat.room_wanted
         seat.footprint += seat.room_wanted
-        seat.room_wanted, seat.room_since = 0, None
+        seat.room_wanted, seat.room_since = 0, 0
         self._work(seat, now)
 
     def _end_waits(self, now: int) -> None:

@@ -71,7 +71,9 @@ class Seat:
         self.number, self.trace, self.gpu = number, trace, gpu
         self.cell = 0  # the next to come, or the one under way
         self.begun: int | None = None  # when it first asked for GPU memory
-        self.phase, self.phase_since, self.resident_since = Phase.RESIDENT, None, None
+        self.phase = Phase.RESIDENT
+        self.phase_since: int | None = None
+        self.resident_since: int | None = None
         self.footprint = 0
         self.running_since: int | None = None
         self.comes_at = 0  # the next cell
@@ -80,7 +82,7 @@ class Seat:
         self.arrived = 0  # of the cell under way
         self.waiting_since: int | None = None  # at the closed gate
         self.place_wanted: int | None = None
-        self.room_wanted, self.room_since = 0, None
+        self.room_wanted, self.room_since = 0, 0
         self.warned_at: datetime | None = None
         self.priority = 0
         self.generation = (

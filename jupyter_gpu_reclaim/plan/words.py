@@ -68,10 +68,9 @@ def _value(name: str, before: Any, words: str) -> Any:
 
 def settings(assignments: Sequence[str]) -> list[tuple[str, str]]:
     """`a=b` each, as pairs. Raises `Misread`."""
-    pairs = [tuple(words.split("=", 1)) for words in assignments]
-    if odd := [words for words, pair in zip(assignments, pairs, strict=True) if len(pair) != 2]:
+    if odd := [words for words in assignments if "=" not in words]:
         raise Misread(f"{odd[0]}: write setting=value")
-    return pairs
+    return [(name, value) for name, _, value in (words.partition("=") for words in assignments)]
 
 
 def add_to(command: ArgumentParser) -> None:

@@ -39,8 +39,7 @@ function warn(kernel: Kernel, keep: KeepChoice | undefined, trans: TranslationBu
   const due = kernel.due_at === null ? null : new Date(kernel.due_at);
   const when = due === null ? trans.__('soon') : trans.__('at %1', timeInWords(due, new Date()));
   const text = trans.__('%1 is idle and gives its GPU memory back %2; its next cell brings it back.', nameIn(kernel.label), when);
-  const callback = (): void =>
-    void commands.execute(CommandIDs.keep, { kernelId: kernel.kernel_id, seconds: keep?.seconds ?? 0 });
+  const callback = (): void => void commands.execute(CommandIDs.keep, { kernelId: kernel.kernel_id, seconds: keep?.seconds ?? 0 });
   Notification.warning(text, {
     autoClose: due === null ? ASK_AGAIN_MS : Math.max(1000, due.getTime() - Date.now()),
     actions: keep ? [{ label: trans.__('Keep'), caption: keep.label, callback }] : []

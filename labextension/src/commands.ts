@@ -30,7 +30,12 @@ export function addCommands(
     const kernel = status?.kernels.find(kernel => kernel.kernel_id === id);
     return kernel && status ? rowOf(kernel, status.policy, new Date(), gpuReclaim.language) : null;
   };
-  const add = (id: string, label: string, allowed: (row: Row) => boolean, act: (row: Row, args: ReadonlyPartialJSONObject) => Promise<void>): void => {
+  const add = (
+    id: string,
+    label: string,
+    allowed: (row: Row) => boolean,
+    act: (row: Row, args: ReadonlyPartialJSONObject) => Promise<void>
+  ): void => {
     commands.addCommand(id, {
       label: args => (typeof args.label === 'string' ? args.label : label),
       isEnabled: args => allowed(rowFor(args) ?? NOTHING),
@@ -44,27 +49,62 @@ export function addCommands(
     palette?.addItem({ command: id, category: trans.__('GPU Reclaim') });
   };
 
-  add(CommandIDs.reclaim, trans.__('Reclaim the GPU memory of this notebook now'), row => row.canReclaim, row => reclaim(model, row, trans));
-  add(CommandIDs.restore, trans.__('Restore the GPU memory of this notebook now'), row => row.canRestore, row => restore(model, row));
-  add(CommandIDs.keep, trans.__('Keep this notebook on the GPU for a while'), row => row.canKeep, async (row, args) => {
-    const { status } = model.state;
-    const first = status ? keepChoices(status.policy, new Date(), trans)[0] : undefined;
-    const seconds = typeof args.seconds === 'number' ? args.seconds : first?.seconds;
-    if (seconds !== undefined) {
-      await keep(model, row, seconds, trans);
+  add(
+    CommandIDs.reclaim,
+    trans.__('Reclaim the GPU memory of this notebook now'),
+    row => row.canReclaim,
+    row => reclaim(model, row, trans)
+  );
+  add(
+    CommandIDs.restore,
+    trans.__('Restore the GPU memory of this notebook now'),
+    row => row.canRestore,
+    row => restore(model, row)
+  );
+  add(
+    CommandIDs.keep,
+    trans.__('Keep this notebook on the GPU for a while'),
+    row => row.canKeep,
+    async (row, args) => {
+      const { status } = model.state;
+      const first = status ? keepChoices(status.policy, new Date(), trans)[0] : undefined;
+      const seconds = typeof args.seconds === 'number' ? args.seconds : first?.seconds;
+      if (seconds !== undefined) {
+        await keep(model, row, seconds, trans);
+      }
     }
-  });
-  add(CommandIDs.unkeep, trans.__('Keep this notebook on the GPU no longer'), row => row.keptUntil !== null, row => model.unkeep(row.kernelId));
+  );
+  add(
+    CommandIDs.unkeep,
+    trans.__('Keep this notebook on the GPU no longer'),
+    row => row.keptUntil !== null,
+    row => model.unkeep(row.kernelId)
+  );
   commands.addCommand(CommandIDs.refresh, { label: trans.__('Refresh the GPU Status'), execute: () => model.look() });
   palette?.addItem({ command: CommandIDs.refresh, category: trans.__('GPU Reclaim') });
-  add(CommandIDs.open, trans.__('Open the notebook of a kernel'), row => row.path !== null, async row => {
-    await commands.execute('docmanager:open', { path: row.path });
-  });
+  add(
+    CommandIDs.open,
+    trans.__('Open the notebook of a kernel'),
+    row => row.path !== null,
+    async row => {
+      await commands.execute('docmanager:open', { path: row.path });
+    }
+  );
 }
 
 const NOTHING: Row = {
-  kernelId: '', name: '', path: null, bytes: '', state: 'empty', badge: '', why: '', progress: null, keptUntil: null,
-  canReclaim: false, canRestore: false, canKeep: false
+  kernelId: '',
+  name: '',
+  path: null,
+  bytes: '',
+  state: 'empty',
+  badge: '',
+  why: '',
+  progress: null,
+  keptUntil: null,
+  canReclaim: false,
+  canRestore: false,
+  canKeep: false
 };
 
 async function reclaim(model: Model, row: Row, trans: TranslationBundle): Promise<void> {

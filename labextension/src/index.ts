@@ -44,7 +44,10 @@ const model: JupyterFrontEndPlugin<IGpuReclaim> = {
       model.refreshSeconds = preferences.refreshSeconds;
     });
     // Without its settings it works as well, by the defaults; the registry has told why they are not there.
-    settings?.load(PLUGIN).then(loaded => preferences.follow(loaded), () => undefined);
+    settings?.load(PLUGIN).then(
+      loaded => preferences.follow(loaded),
+      () => undefined
+    );
     const gpuReclaim: IGpuReclaim = {
       model,
       preferences,

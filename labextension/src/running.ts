@@ -64,7 +64,9 @@ export class RunningOnGpu implements IRunningSessions.IManager {
   }
 
   private onChange(): void {
-    const shown = JSON.stringify(this.rows().map(({ kernelId, name, bytes, badge, canReclaim }) => [kernelId, name, bytes, badge, canReclaim]));
+    const shown = JSON.stringify(
+      this.rows().map(({ kernelId, name, bytes, badge, canReclaim }) => [kernelId, name, bytes, badge, canReclaim])
+    );
     if (shown !== this.shown) {
       this.shown = shown;
       this.listChanged.emit();

@@ -76,7 +76,9 @@ describe('the sidebar', () => {
   });
 
   it('offers nothing for a kernel that nobody can move', () => {
-    show(aStatus([aKernel({ managed: false, mechanism: null, label: 'ir', decision: { act: 'keep', kernel_id: 'k1', reason: 'unmanaged' } })]));
+    show(
+      aStatus([aKernel({ managed: false, mechanism: null, label: 'ir', decision: { act: 'keep', kernel_id: 'k1', reason: 'unmanaged' } })])
+    );
     expect(labels()).toEqual([]);
     expect(host.querySelector('.jp-GpuReclaim-name button')).toBeNull();
   });
@@ -89,7 +91,9 @@ describe('the sidebar', () => {
 
   it('says the bar in words to those who cannot see it', () => {
     show(aStatus());
-    expect(host.querySelector('[role=img]')?.getAttribute('aria-label')).toBe('80.0 GiB of memory: yours 4.0 GiB, others 16.0 GiB, free 60.0 GiB');
+    expect(host.querySelector('[role=img]')?.getAttribute('aria-label')).toBe(
+      '80.0 GiB of memory: yours 4.0 GiB, others 16.0 GiB, free 60.0 GiB'
+    );
   });
 
   it('shows progress while bytes move', () => {
@@ -126,7 +130,9 @@ describe('the log', () => {
   it('opens an episode below its row, with its steps once they are there', () => {
     const rows = [logRowOf(aTransition(), language)];
     const render = (open: { id: string; steps: ReturnType<typeof stepsOf> | null } | null): void =>
-      act(() => root.render(<LogTable rows={rows} open={open} more={false} onOpen={id => pressed.push(id)} onEnd={() => undefined} trans={trans} />));
+      act(() =>
+        root.render(<LogTable rows={rows} open={open} more={false} onOpen={id => pressed.push(id)} onEnd={() => undefined} trans={trans} />)
+      );
     render(null);
     press('reclaimed');
     expect(pressed).toEqual(['t1']);

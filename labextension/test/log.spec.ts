@@ -34,7 +34,12 @@ describe('the log', () => {
     const steps = stepsOf(rows, 'e1', language);
     expect(steps.map(step => step.what)).toEqual(['reclaim begun', 'reclaimed', 'restored']);
     expect(steps[1]?.figures).toEqual([
-      '4.0 GiB moved', '4.0 GiB freed', '1.0 GiB left in place: CUDA graph', 'in 420 ms', 'by torch_offload', 'asked for by ada'
+      '4.0 GiB moved',
+      '4.0 GiB freed',
+      '1.0 GiB left in place: CUDA graph',
+      'in 420 ms',
+      'by torch_offload',
+      'asked for by ada'
     ]);
     expect(stepsOf(rows, null, language)).toEqual([]);
   });

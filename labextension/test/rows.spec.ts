@@ -20,7 +20,11 @@ const STATES: [RowState, Kernel, string][] = [
   ['reclaimed', aReclaimedKernel(), 'reclaimed'],
   ['restoring', aReclaimedKernel({ phase: 'restoring', moved_bytes: 3 * GIB, move_total_bytes: 4 * GIB }), 'restoring 3.0 GiB of 4.0 GiB'],
   ['restoring', aReclaimedKernel({ phase: 'restoring' }), 'restoring'],
-  ['waiting', aReclaimedKernel({ waiting: 1, decision: { act: 'wait', kernel_id: 'k1', reason: 'no_room', position: 2 } }), 'second in line'],
+  [
+    'waiting',
+    aReclaimedKernel({ waiting: 1, decision: { act: 'wait', kernel_id: 'k1', reason: 'no_room', position: 2 } }),
+    'second in line'
+  ],
   ['trouble', aReclaimedKernel({ retry_at: instant(20), decision: keep('retry_later') }), 'tried again soon'],
   ['lost', aKernel({ phase: 'lost', decision: keep('lost') }), 'lost']
 ];

@@ -1,8 +1,10 @@
-"""The order in which the extension starts its parts."""
+"""The order in which the extension starts its parts, and that it loads where it cannot work."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 from jupyter_server.serverapp import ServerApp
@@ -11,6 +13,18 @@ from jupyter_gpu_reclaim.reclaim_log import QueuedReclaimLog
 from jupyter_gpu_reclaim.server.app import GpuReclaim
 
 PATIENCE_SECONDS = 60
+LOAD_AS_ON_WINDOWS = """
+import os, signal, socket, sys
+import alembic, jupyter_server.serverapp, prometheus_client, psutil, pynvml, sqlalchemy.dialects.sqlite
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+for module, names in ((os, "getuid O_CLOEXEC O_DIRECTORY O_NOFOLLOW"), (socket, "AF_UNIX"), (signal, "SIGKILL")):
+    for name in names.split():
+        delattr(module, name)
+import jupyter_gpu_reclaim.server.app
+from jupyter_gpu_reclaim import cli
+cli.parser()
+"""
 
 
 class WithALateLog(GpuReclaim):
@@ -47,3 +61,8 @@ async def test_a_kernel_that_starts_while_the_log_is_opened_has_an_agent(jp_serv
             await asyncio.sleep(0.03)  # nobody tells when an agent comes
     await jp_serverapp.kernel_manager.shutdown_kernel(kernel_id, now=True)
     await app.stop_extension()
+
+
+def test_it_loads_where_unix_is_missing() -> None:
+    """Without the modules and constants that Windows lacks, the extension and the command line are imported."""
+    subprocess.run([sys.executable, "-c", LOAD_AS_ON_WINDOWS], check=True, timeout=PATIENCE_SECONDS)

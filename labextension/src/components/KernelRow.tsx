@@ -41,12 +41,8 @@ export function KernelRow({ row, actions, trans }: RowProps): JSX.Element {
         {row.why && ` · ${row.why}`}
       </p>
       <div className="jp-GpuReclaim-actions">
-        {row.canReclaim && (
-          <Act icon={reclaimIcon} label={trans.__('Reclaim %1 now', row.name)} onClick={() => actions.reclaim(row)} />
-        )}
-        {row.canRestore && (
-          <Act icon={restoreIcon} label={trans.__('Restore %1 now', row.name)} onClick={() => actions.restore(row)} />
-        )}
+        {row.canReclaim && <Act icon={reclaimIcon} label={trans.__('Reclaim %1 now', row.name)} onClick={() => actions.reclaim(row)} />}
+        {row.canRestore && <Act icon={restoreIcon} label={trans.__('Restore %1 now', row.name)} onClick={() => actions.restore(row)} />}
         {row.canKeep && row.keptUntil === null && (
           <Act icon={keepIcon} label={trans.__('Keep %1 on the GPU …', row.name)} menu onClick={button => actions.keep(row, button)} />
         )}

@@ -23,11 +23,13 @@ export function LogTable({ rows, open, more, onOpen, onEnd, trans }: LogTablePro
       <table>
         <thead>
           <tr>
-            {[trans.__('When'), trans.__('Notebook'), trans.__('What'), trans.__('Why'), trans.__('Memory'), trans.__('Took')].map(title => (
-              <th key={title} scope="col">
-                {title}
-              </th>
-            ))}
+            {[trans.__('When'), trans.__('Notebook'), trans.__('What'), trans.__('Why'), trans.__('Memory'), trans.__('Took')].map(
+              title => (
+                <th key={title} scope="col">
+                  {title}
+                </th>
+              )
+            )}
           </tr>
         </thead>
         <tbody>

@@ -67,7 +67,11 @@ function cardOf(gpu: Gpu, kernels: Kernel[], { trans, units }: Language): Card {
     free: inWords(free),
     reclaimed: reclaimed > 0 ? inWords(reclaimed) : null,
     summary: trans.__(
-      '%1 of memory: yours %2, others %3, free %4', inWords(gpu.total_bytes), inWords(yours), inWords(others), inWords(free)
+      '%1 of memory: yours %2, others %3, free %4',
+      inWords(gpu.total_bytes),
+      inWords(yours),
+      inWords(others),
+      inWords(free)
     )
   };
 }

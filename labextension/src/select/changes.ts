@@ -26,7 +26,5 @@ export function announcements(before: State, now: State, language: Language): st
 /** Kernels that were warned about since the look before, with when they are reclaimed. */
 export function newWarnings(before: State, now: State): Kernel[] {
   const warned = new Map(before.status?.kernels.map(kernel => [kernel.kernel_id, kernel.warned_at]));
-  return (now.status?.kernels ?? []).filter(
-    kernel => kernel.warned_at && kernel.warned_at !== warned.get(kernel.kernel_id)
-  );
+  return (now.status?.kernels ?? []).filter(kernel => kernel.warned_at && kernel.warned_at !== warned.get(kernel.kernel_id));
 }

@@ -48,7 +48,19 @@ export interface LogQuestion {
 
 export const EVERYTHING: LogQuestion = { notebook: '', gpu: '', reason: '', outcome: '', since: '', until: '' };
 /** Why anything in the log was done or not done. */
-export const REASONS = ['idle', 'pressure', 'admission', 'requested', 'user_code', 'dry_run', 'cancelled', 'room', 'prefetch', 'no_room', 'copy_damaged'];
+export const REASONS = [
+  'idle',
+  'pressure',
+  'admission',
+  'requested',
+  'user_code',
+  'dry_run',
+  'cancelled',
+  'room',
+  'prefetch',
+  'no_room',
+  'copy_damaged'
+];
 
 export function outcomesOf(trans: TranslationBundle): Outcome[] {
   return [

@@ -7,17 +7,7 @@ import { bytesInWords, nameIn, placeInWords, spanInWords, timeInWords, type Lang
 
 /** What a kernel looks like to its user; `phase` is only where its bytes are. */
 export type RowState =
-  | 'empty'
-  | 'running'
-  | 'resident'
-  | 'kept'
-  | 'left-alone'
-  | 'reclaiming'
-  | 'reclaimed'
-  | 'restoring'
-  | 'waiting'
-  | 'trouble'
-  | 'lost';
+  'empty' | 'running' | 'resident' | 'kept' | 'left-alone' | 'reclaiming' | 'reclaimed' | 'restoring' | 'waiting' | 'trouble' | 'lost';
 
 export interface Row {
   kernelId: string;
@@ -36,7 +26,17 @@ export interface Row {
 
 const MOVING_STATES: readonly RowState[] = ['reclaiming', 'restoring', 'waiting'];
 const ORDER: readonly RowState[] = [
-  'lost', 'trouble', 'waiting', 'restoring', 'reclaiming', 'running', 'resident', 'kept', 'left-alone', 'reclaimed', 'empty'
+  'lost',
+  'trouble',
+  'waiting',
+  'restoring',
+  'reclaiming',
+  'running',
+  'resident',
+  'kept',
+  'left-alone',
+  'reclaimed',
+  'empty'
 ];
 const BUSY_REASONS = ['running', 'gpu_busy'];
 // All is well with it, and it will be reclaimed in its time.

@@ -34,7 +34,9 @@ export function totalsOf(state: State, { trans, units }: Language): Total[] {
       title: trans.__('GPU memory that idle notebooks have given back and will get again'),
       accent: now > 0
     },
-    ...(state.totals ? [wonBack(trans.__('Today'), state.totals.today, trans), wonBack(trans.__('This week'), state.totals.week, trans)] : [])
+    ...(state.totals
+      ? [wonBack(trans.__('Today'), state.totals.today, trans), wonBack(trans.__('This week'), state.totals.week, trans)]
+      : [])
   ];
 }
 

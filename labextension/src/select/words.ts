@@ -47,12 +47,7 @@ export function timeInWords(at: Date, now: Date, locale?: string): string {
 
 /** A place in a line: "next in line", "second in line", "number 12 in line". */
 export function placeInWords(position: number, trans: TranslationBundle): string {
-  const words = [
-    trans.__('next in line'),
-    trans.__('second in line'),
-    trans.__('third in line'),
-    trans.__('fourth in line')
-  ];
+  const words = [trans.__('next in line'), trans.__('second in line'), trans.__('third in line'), trans.__('fourth in line')];
   return words[position - 1] ?? trans.__('number %1 in line', position);
 }
 
