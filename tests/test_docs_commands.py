@@ -69,6 +69,7 @@ NOT_RUN = {
     "make test": _TESTS,
     "make lint": _TESTS,
     "make bench": _BENCH,
+    "make binder-test": "builds an environment of 1.4 GB; tests/test_guided_notebook.py runs its notebook",
     "make docs": "builds these pages with packages of its own; what it would find missing here is held by test_docs.py",
     "make docs-links": "asks the web",
     "make screenshots": "takes two minutes; tests/ui drives the same pages",
