@@ -66,6 +66,8 @@ NOT_RUN = {
     "pip install": "names a step that each line above is",
     "make demo": "tests/test_whole_way.py plays the demo",
     "make lab": "runs until it is closed; test_guided_notebook.py runs its notebook, `make binder-test` all",
+    "jupyter gpu-reclaim lab": "runs until it is closed; test_guided_notebook.py lays down what it does",
+    "make compat": "runs other projects' suites, for many minutes",
     "make test": _TESTS,
     "make lint": _TESTS,
     "make bench": _BENCH,
