@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jupyter_gpu_reclaim.demo.play import HERE
-from jupyter_gpu_reclaim.sim.board import Board
+from jupyter_gpu_reclaim.sim.board import Board, MiB
 from jupyter_gpu_reclaim.sim.build import ensure_built
 from jupyter_gpu_reclaim.sim.environment import environment
 
@@ -32,12 +32,12 @@ OPEN_SIDES = {
 
 
 def prepare(
-    show: Callable[[str], None], folder: Path, gpu: tuple[str, int] = GPU, **board: int
+    show: Callable[[str], None], folder: Path, gpu: tuple[str, int] = GPU, context_bytes: int = 128 * MiB
 ) -> dict[str, str]:
     """Lays a simulated GPU (a name, and bytes of the machine's memory), the notebooks and a workspace in `folder`.
 
-    What is there of yours is kept. Returns the environment in which JupyterLab sees all of it. `board` are options of
-    `Board.create`. Raises `CannotBuild`.
+    What is there of yours is kept. Returns the environment in which JupyterLab sees all of it. `context_bytes` is what
+    each process takes of the GPU before it has any tensor. Raises `CannotBuild`.
     """
     from jupyterlab_server.workspaces_handler import WorkspacesManager  # JupyterLab alone brings it
 
@@ -51,7 +51,7 @@ def prepare(
         hidden.mkdir(exist_ok=True)
         layout = {"data": {"layout-restorer:data": OPEN_SIDES}, "metadata": {"id": "default"}}
         WorkspacesManager(str(hidden / "workspaces")).save("default", json.dumps(layout))
-    Board.create(hidden / "board", gpus=[gpu], **board).close()
+    Board.create(hidden / "board", gpus=[gpu], context_bytes=context_bytes).close()
     return {"JUPYTERLAB_WORKSPACES_DIR": str(hidden / "workspaces"), **environment(hidden / "board")}
 
 
