@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, literal, select,
 from jupyter_gpu_reclaim.core.figures import Point, Share
 from jupyter_gpu_reclaim.core.model import Event, Gpu
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
-from jupyter_gpu_reclaim.reclaim_log.database import Database
+from jupyter_gpu_reclaim.reclaim_log.database import Database, in_parts
 from jupyter_gpu_reclaim.reclaim_log.log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.tables import (
     gpu_usage,
@@ -25,7 +25,7 @@ from jupyter_gpu_reclaim.reclaim_log.tables import (
 )
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE, WRITTEN_AT_ONCE = 500, 100
 STEPS = (10, MINUTE, HOUR, DAY)
 KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours and days stay
     gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
@@ -102,7 +102,7 @@ class UsageStore:
                 ("kernel_id", "label", "owner"),
                 {self._kept_as(key): {} for span in spans for key in span.kernels},
             )
-            of_gpus = [
+            of_gpus = (
                 {
                     "step": 10,
                     "source": source,
@@ -112,13 +112,13 @@ class UsageStore:
                 }
                 for span in spans
                 for uuid, amounts in span.gpus.items()
-            ]
-            of_kernels = [
+            )
+            of_kernels = (
                 {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[self._kept_as(key)],
                  "gpu": gpu_ids[key[3],], **_flat(amounts, KERNEL_AMOUNTS)}
                 for span in spans
                 for key, amounts in span.kernels.items()
-            ]  # fmt: skip
+            )  # fmt: skip
             at = [span.at for span in spans]
             _replace(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
             _replace(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
@@ -274,15 +274,15 @@ def _ids_of(
 def _replace(
     connection: Connection,
     table: Table,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
     source: int,
     gpus: Collection[int],
     at: Iterable[int],
 ) -> None:
     these = [table.c.step == 10, table.c.source == source, table.c.gpu.in_(gpus), table.c.at.in_(at)]
     connection.execute(delete(table).where(*these))
-    if rows:
-        connection.execute(insert(table), rows)
+    for some in in_parts(rows, WRITTEN_AT_ONCE):
+        connection.execute(insert(table), some)
 
 
 def _sum_up(

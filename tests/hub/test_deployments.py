@@ -57,7 +57,9 @@ def made(text: str, folder: Path) -> GpuReclaimHub:
 def test_the_littlest_jupyterhub(tmp_path: Path, plain: Config) -> None:
     """Its own services stay, ours has the rights that the plain Hub's has, and its configuration is one of ours."""
     hub_text, service_text = snippets("The Littlest JupyterHub", "python")
-    config = config_of(hub_text, tmp_path, "c.JupyterHub.services = [{'name': 'cull-idle', 'command': ['x']}]")
+    config = config_of(
+        hub_text, tmp_path, "c.JupyterHub.services = [{'name': 'cull-idle', 'command': ['x']}]"
+    )
     hub = JupyterHub(config=config)
     assert [one["name"] for one in hub.services] == ["cull-idle", "gpu-reclaim"]
     assert rights(config.JupyterHub) == rights(plain.JupyterHub)
