@@ -1,4 +1,4 @@
-"""`make hub-demo`: a JupyterHub with our service to look at: two users whose notebooks share a simulated GPU, an admin."""
+"""`make hub-demo`: a JupyterHub with our service to look at: two users who share a simulated GPU, and an admin."""
 
 from __future__ import annotations
 
