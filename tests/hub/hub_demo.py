@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
 import tempfile
@@ -124,6 +125,8 @@ def main() -> None:
             server.start()
             started.callback(server.stop)
             db_url, database = server.url(), "PostgreSQL"
+        for ending in (signal.SIGINT, signal.SIGTERM):  # which may be ignored, or end it with all the others left
+            signal.signal(ending, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             asyncio.run(play(folder, board, db_url, database))
 
