@@ -125,7 +125,10 @@ def main() -> None:
             server.start()
             started.callback(server.stop)
             db_url, database = server.url(), "PostgreSQL"
-        for ending in (signal.SIGINT, signal.SIGTERM):  # which may be ignored, or end it with all the others left
+        for ending in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        ):  # which may be ignored, or end it with all the others left
             signal.signal(ending, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             asyncio.run(play(folder, board, db_url, database))
