@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from jupyter_gpu_reclaim.core.figures import Point, Share
 from jupyter_gpu_reclaim.core.model import Event, Gpu
@@ -20,15 +21,21 @@ from jupyter_gpu_reclaim.reclaim_log.tables import (
     usage_kernels,
     usage_sources,
 )
-from jupyter_gpu_reclaim.reclaim_log.usage_writing import (
+from jupyter_gpu_reclaim.reclaim_log.usage_rows import (
     GPU_AMOUNTS,
-    HOUR,
     KERNEL_AMOUNTS,
-    STEPS,
-    prune,
-    source_id,
-    write_spans,
+    flat,
+    ids_of,
+    replace_samples,
+    sum_up,
 )
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+STEPS = (10, MINUTE, HOUR, DAY)
+KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours and days stay
+    gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
+    kernel_usage.name: {10: HOUR, MINUTE: 2 * DAY},
+}
 
 
 class UsageStore:
@@ -84,13 +91,53 @@ class UsageStore:
         await self._log.run("write", lambda database: _forget(database, before))
 
     def _write(self, database: Database, spans: Sequence[Span], gpus: Mapping[str, Gpu]) -> None:
-        newest = spans[-1].at
         with database.writing() as connection:
-            source = source_id(connection, self._source)
-            write_spans(connection, source, spans, gpus, self._word)
-            if self._pruned_at + HOUR <= newest:
-                prune(connection, source, newest)
-                self._pruned_at = newest
+            (source,) = ids_of(connection, usage_sources, ("name",), {(self._source,): {}}).values()
+            gpu_ids = ids_of(
+                connection,
+                usage_gpus,
+                ("uuid",),
+                {(uuid,): {"name": gpu.name, "simulated": gpu.simulated} for uuid, gpu in gpus.items()},
+            )
+            kernel_ids = ids_of(
+                connection,
+                usage_kernels,
+                ("kernel_id", "label", "owner"),
+                {self._kept_as(key): {} for span in spans for key in span.kernels},
+            )
+            of_gpus = (
+                {
+                    "step": 10,
+                    "source": source,
+                    "gpu": gpu_ids[uuid,],
+                    "at": span.at,
+                    **flat(amounts, GPU_AMOUNTS),
+                }
+                for span in spans
+                for uuid, amounts in span.gpus.items()
+            )
+            of_kernels = (
+                {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[self._kept_as(key)],
+                 "gpu": gpu_ids[key[3],], **flat(amounts, KERNEL_AMOUNTS)}
+                for span in spans
+                for key, amounts in span.kernels.items()
+            )  # fmt: skip
+            at = [span.at for span in spans]
+            replace_samples(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
+            replace_samples(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
+            for finer, coarser in pairwise(STEPS):
+                for begin in sorted({one // coarser * coarser for one in at}):
+                    sum_up(connection, gpu_usage, source, gpu_ids.values(), finer, coarser, begin)
+                    if coarser < DAY:  # days are for charts, and those are of GPUs
+                        sum_up(connection, kernel_usage, source, gpu_ids.values(), finer, coarser, begin)
+            if self._pruned_at + HOUR <= at[-1]:
+                _prune(connection, source, at[-1])
+                self._pruned_at = at[-1]
+
+    def _kept_as(self, key: tuple[str, str, str, str]) -> tuple[str, str, str]:
+        """How a span's kernel is known in the database."""
+        kernel_id, label, owner, _ = key
+        return kernel_id, self._word(label), self._word(owner)
 
     def _oldest(self, database: Database) -> int | None:
         with database.reading() as connection:
@@ -198,3 +245,11 @@ def _forget(database: Database, before: int) -> None:
     for table in (gpu_usage, kernel_usage):
         with database.writing() as connection:
             connection.execute(delete(table).where(table.c.at < before))
+
+
+def _prune(connection: Connection, source: int, now: int) -> None:
+    gpus = connection.scalars(select(usage_gpus.c.id)).all()
+    for table in (gpu_usage, kernel_usage):
+        for step, seconds in KEPT[table.name].items():
+            old = [table.c.step == step, table.c.source == source, table.c.at < now - seconds]
+            connection.execute(delete(table).where(*old, table.c.gpu.in_(gpus)))

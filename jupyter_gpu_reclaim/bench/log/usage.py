@@ -12,8 +12,7 @@ from jupyter_gpu_reclaim.bench.log.databases import Bare, Postgresql, Sqlite
 from jupyter_gpu_reclaim.core.model import Gpu
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
-from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
-from jupyter_gpu_reclaim.reclaim_log.usage_writing import DAY, HOUR, KEPT, MINUTE, STEPS
+from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, KEPT, MINUTE, STEPS, UsageStore
 
 GPUS, KERNELS, ROUNDS = 8, 50, 15
 NOW = 1_790_000_000 // HOUR * HOUR
