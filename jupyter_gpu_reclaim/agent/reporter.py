@@ -9,6 +9,7 @@ import threading
 import time
 
 from .protocol import RECLAIMED, RECLAIMING, RESIDENT, RESTORING
+from .room import bytes_by_gpu
 
 ORPHAN_BEAT_SECONDS = 0.2
 PING_SECONDS = 1.0
@@ -56,7 +57,7 @@ class Reporter:
         self._sending = threading.Lock()
         self._sent_status = None
         self._sent_waiting = []  # the passages whose wait the server knows of
-        self._sent_room, self._sent_in_line = {}, []  # the wishes for room and for a place that it knows of
+        self._sent_room, self._sent_in_line = [], []  # the wishes for room and for a place that it knows of
         self._gpus, self._host_bytes = {}, 0
         self._counters, self._counted_at_pass, self._allocator_active = None, None, None
         self.sample_seconds, self.orphan_seconds = 5.0, 5.0  # until the server has said its own
@@ -85,7 +86,7 @@ class Reporter:
         self.sample_seconds, self.orphan_seconds = sample_seconds, orphan_seconds
         with self._sending:
             self._sent_status, self._sent_waiting = None, []
-            self._sent_room, self._sent_in_line = {}, []
+            self._sent_room, self._sent_in_line = [], []
         self._due = time.monotonic()
         self._wakeups.put(None)
 
@@ -137,14 +138,14 @@ class Reporter:
         """`protocol.STATUS_KEYS`. Without a fresh judgement in `background_work`, the last one there is."""
         gate, moves = self._gate, self._moves
         in_line = gate.waiting_for_place()
-        room_wanted, room_wanted_at = self._room.wanted()
+        wishes = self._room.wishes()
         return {
             "phase": gate.phase,
             "phase_since_at": gate.phase_since_at,
             "running_since_at": gate.running_since_at(),
             "waiting": len(gate.waiting) if gate.phase != RESIDENT else 0,
-            "room_wanted": room_wanted,
-            "room_wanted_at": room_wanted_at,
+            "room_wanted": bytes_by_gpu(wishes),
+            "room_wanted_at": min((wish.since_at for wish in wishes), default=None),
             "place_wanted_at": min((passage.since_at for passage in in_line), default=None),
             "last_active_at": gate.last_active_at,
             "background_work": self._watch.snapshot() if background_work is None else background_work,
@@ -198,9 +199,10 @@ class Reporter:
             self._sent_waiting = waiting
 
     def _push_room(self):
-        gpus, _ = self._room.wanted()
-        if gpus != self._sent_room and self._link.send({"op": "room_wanted", "gpus": gpus}):
-            self._sent_room = gpus
+        """Each newcomer says it anew: one admitted too early is back, as often as not, before anybody saw it gone."""
+        wishes = self._room.wishes()
+        if wishes != self._sent_room and self._link.send({"op": "room_wanted", "gpus": bytes_by_gpu(wishes)}):
+            self._sent_room = wishes
 
     def _push_in_line(self):
         in_line = self._gate.waiting_for_place()

@@ -35,6 +35,14 @@ class Wish:
         self.waited_seconds = 0.0  # once it has been given up
 
 
+def bytes_by_gpu(wishes):
+    """{uuid: bytes}"""
+    gpus = {}
+    for wish in wishes:
+        gpus[wish.uuid] = gpus.get(wish.uuid, 0) + wish.nbytes
+    return gpus
+
+
 class Room:
     """The allocations of this kernel that wait for room. `on_change` is called when what is wanted has changed.
 
@@ -97,13 +105,9 @@ class Room:
 
     # ---- for the reporter
 
-    def wanted(self):
-        """({uuid: bytes}, since when) of all that waits; ({}, None) when nothing does."""
-        wishes = list(self._wishes)
-        gpus = {}
-        for wish in wishes:
-            gpus[wish.uuid] = gpus.get(wish.uuid, 0) + wish.nbytes
-        return gpus, min((wish.since_at for wish in wishes), default=None)
+    def wishes(self):
+        """All that waits, in order of arrival. Who is admitted and finds no room comes back as a new wish."""
+        return list(self._wishes)
 
     def want_for_the_next_try(self, index, nbytes):
         """Running code has failed to allocate, and nothing waits: have room made in case it is run again.

@@ -126,13 +126,24 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         injection.install()  # before all else that takes time: a kernel that starts earlier never has an agent
         await self.reclaim_log.open()
         reconciler.on_change(events.tell)
+        await self._start_readers(reconciler, hub, started)
+        started.push_async_callback(reconciler.stop, STOP_TIMEOUT_SECONDS)
+        self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
+        started.callback(events.stop)
+        events.start()
+        self.reconciler = reconciler
+
+    async def _start_readers(
+        self, reconciler: Reconciler, hub: HubLink | None, started: AsyncExitStack
+    ) -> None:
+        """Whatever lives on what the loop says and writes."""
         housekeeping = Housekeeping(self.reclaim_log, SystemClock(), self._retention())
         started.push_async_callback(housekeeping.stop)
         housekeeping.start()
         self.usage = UsageRecorder(self.reclaim_log.usage(owner_name()), self.tick_seconds)
         started.push_async_callback(self.usage.stop)
         reconciler.on_change(self.usage.see)
-        metrics = Metrics(self.reclaim_log, policy.cooldown)
+        metrics = Metrics(self.reclaim_log, reconciler.policy.cooldown)
         metrics.start()
         started.callback(metrics.stop)
         reconciler.on_change(metrics.see)
@@ -140,11 +151,6 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             started.push_async_callback(hub.stop)
             await hub.start(reconciler, partial(recent_rows, self))
             reconciler.on_change(hub.see)
-        started.push_async_callback(reconciler.stop, STOP_TIMEOUT_SECONDS)
-        self._loop = asyncio.create_task(reconciler.run(), name="gpu-reclaim")
-        started.callback(events.stop)
-        events.start()
-        self.reconciler = reconciler
 
     def _log(self) -> QueuedReclaimLog:
         folder = Path(jupyter_data_dir()) / "gpu_reclaim"

@@ -9,6 +9,7 @@ import pytest
 
 from jupyter_gpu_reclaim.agent.gate import Gate, Passage
 from jupyter_gpu_reclaim.agent.reporter import LONGEST_REST_BEATS, Notes, Reporter
+from jupyter_gpu_reclaim.agent.room import Wish
 
 BEAT = 5.0
 
@@ -35,7 +36,8 @@ class Agent:
         link = SimpleNamespace(
             up=True, down_seconds=lambda: 0.0, send=lambda told: not self.heard.append(told)
         )
-        room = SimpleNamespace(wanted=lambda: ({}, None))
+        self.wishes: list[Wish] = []
+        room = SimpleNamespace(wishes=lambda: list(self.wishes))
         self.reporter = Reporter(
             self.gate, moves, room, watch, link, Notes(), self.wakeups, lambda seconds: None
         )
@@ -81,3 +83,16 @@ def test_background_work_is_looked_at_on_every_beat(agent: Agent) -> None:
     """A kernel with background work is never rested from: its end should be seen."""
     agent.work.append("thread 'x' runs train() of __main__")
     assert [agent.rest() for _ in range(4)] == pytest.approx([1, 1, 1, 1])
+
+
+def test_who_comes_back_for_room_says_so(agent: Agent) -> None:
+    """An allocation admitted too early, which asks for the same again before anybody saw it gone, is heard again."""
+    agent.wishes = [Wish("GPU-1", 40, 0.0, 60.0)]
+    agent.reporter.push(only_if_urgent=True)
+    agent.reporter.push(only_if_urgent=True)
+    agent.wishes = [Wish("GPU-1", 40, 1.0, 60.0)]
+    agent.reporter.push(only_if_urgent=True)
+    agent.wishes = []
+    agent.reporter.push(only_if_urgent=True)
+    wanted = [told["gpus"] for told in agent.heard if told["op"] == "room_wanted"]
+    assert wanted == [{"GPU-1": 40}, {"GPU-1": 40}, {}]

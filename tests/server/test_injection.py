@@ -66,10 +66,10 @@ def test_every_kind_of_python_kernel_is_managed(server: RunningServer, ipykernel
 
     async def check(kind: str, spec: str) -> None:
         notebook = await server.open(f"{spec}.ipynb", spec)
-        row = await server.until(lambda row: row["managed"], notebook.kernel_id)
+        label = f"{spec}.ipynb"  # once Jupyter has told of the session, which it opens after its kernel
+        row = await server.until(lambda row: row["managed"] and row["label"] == label, notebook.kernel_id)
         environment, of_child, names = await environment_of(notebook)
         assert (kind, row["pid"]) == (kind, int(await notebook.run("import os; print(os.getpid())")))
-        assert row["label"] == f"{spec}.ipynb"
         for seen in (environment, of_child):
             assert protocol.ENVIRONMENT_VARIABLE not in seen, kind
             assert str(AGENT / "startup.py") not in seen.values(), kind

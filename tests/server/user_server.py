@@ -105,11 +105,14 @@ class Desk:
         assert answer == "True\n"
 
     async def be_reclaimed(self) -> None:
-        """Ask for the reclaim, again while the kernel is still seen at work, and wait for it."""
+        """Ask for the reclaim, again while the kernel is still seen at work, and wait for it.
+
+        It may have given way to somebody else already.
+        """
         where = ("/kernels/{kernel_id}/reclaim", {}, self.notebook.kernel_id)
         while True:
             code, reply = await self.server.call("POST", *where)
-            if code == 202:
+            if code == 202 or reply["reason"] in ("already_reclaimed", "in_flight"):
                 break
             assert reply["reason"] in ("gpu_busy", "running", "background_unknown"), reply
             await asyncio.sleep(0.05)
