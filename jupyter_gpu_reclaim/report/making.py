@@ -31,7 +31,7 @@ def assumed(settings: Mapping[str, Any]) -> Assumptions:
 
 
 async def make(store: UsageStore, since: datetime, until: datetime, assumptions: Assumptions) -> Report:
-    """The report of the whole hours that `since` to `until` touches, of all servers that share the database.
+    """The report of the whole hours that `since` to `until` touches, of all servers that `store` reads.
 
     Raises `LogUnavailable`, and ValueError where `since` is not before `until`.
     """

@@ -86,6 +86,11 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         started, self._started = self._started, AsyncExitStack()
         await started.aclose()
 
+    @property
+    def owner(self) -> str:
+        """See `owner_name`."""
+        return owner_name()
+
     def agents(self) -> dict[str, AgentStatus]:
         """What each kernel's agent last said, by kernel id."""
         return {link.kernel_id: link.status for link in self._links.all()}
