@@ -17,6 +17,7 @@ from jupyter_gpu_reclaim.sim.board import Board
 
 IDLE_AFTER_SECONDS = 12  # its user is warned at half of it, and has the other half to answer
 STATUS, PREFETCH, HISTORY = "**/gpu-reclaim/api/status?*", "**/prefetch?*", "**/gpu-reclaim/api/history?*"
+SAVED = "**/api/settings/jupyter-gpu-reclaim:plugin*"
 ACTIVE_CELL = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell:nth-child(2) .cm-content"
 
 
@@ -50,6 +51,20 @@ def reclaim(lab: Lab, page: Page, name: str) -> None:
     command(page, "gpu-reclaim:reclaim-notebook", kernelId=kernel["kernel_id"])
     lab.until(phase_is("reclaimed"), name)
     expect(row(page, name, "reclaimed")).to_be_visible()
+
+
+def set_preference(page: Page, name: str, value: bool | str | int) -> None:
+    """Set it in the settings editor, and wait until it is saved."""
+    command(page, "settingeditor:open", query="GPU reclaim")
+    field = page.locator(f"#jp-SettingsEditor :is(input, select)[id$=_{name}]")
+    with page.expect_response(SAVED):
+        if isinstance(value, bool):
+            field.set_checked(value)
+        elif isinstance(value, str):
+            field.select_option(value)
+        else:
+            field.fill(str(value))
+            field.blur()
 
 
 def from_palette(page: Page, label: str) -> None:
@@ -104,13 +119,13 @@ def test_typing_brings_the_data_back_before_a_cell_runs(lab: Lab, page: Page) ->
     reclaim(lab, page, "fill.ipynb")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/prefetch" in request.url else None)
-    set_preference(page, "Restore early", False)
+    set_preference(page, "earlyRestore", False)
     open_notebook(page, "fill.ipynb")
     page.locator(ACTIVE_CELL).press("End")
     page.keyboard.type("#")
     command(page, "gpu-reclaim:refresh-status")
     assert (asked, lab.until(lambda *_: True, "fill.ipynb")["phase"]) == ([], "reclaimed")
-    set_preference(page, "Restore early", True)
+    set_preference(page, "earlyRestore", True)
     open_notebook(page, "fill.ipynb")
     with page.expect_request(PREFETCH):
         page.locator(ACTIVE_CELL).press("End")
@@ -144,19 +159,19 @@ def test_the_running_panel_reclaims_and_opens(lab: Lab, page: Page) -> None:
 def test_each_setting_takes_effect(lab: Lab, page: Page) -> None:
     """Units and warnings change at once, and so does how often the page looks."""
     open_notebook(page, "fill.ipynb")
-    set_preference(page, "Warn before a reclaim", False)
-    set_preference(page, "Units", "decimal")
+    set_preference(page, "warnings", False)
+    set_preference(page, "units", "decimal")
     expect(row(page, "other.ipynb")).to_contain_text(re.compile(r"\d MB"))
-    set_preference(page, "Units", "binary")
+    set_preference(page, "units", "binary")
     expect(row(page, "other.ipynb")).to_contain_text("64.0 MiB")
-    set_preference(page, "Refresh", 300)
+    set_preference(page, "refreshSeconds", 300)
     looks: list[str] = []
     page.on("request", lambda request: looks.append(request.url) if "/api/status?" in request.url else None)
     with page.expect_response(HISTORY):
         page.clock.fast_forward("04:00")
     command(page, "gpu-reclaim:show-log")
     assert looks == []
-    set_preference(page, "Refresh", 5)
+    set_preference(page, "refreshSeconds", 5)
     with page.expect_request(STATUS):
         page.clock.fast_forward("00:06")
     open_notebook(page, "fill.ipynb")
