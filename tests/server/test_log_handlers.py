@@ -152,12 +152,12 @@ async def test_samples_are_seen_at_once_and_written_at_the_end(plain: SqlReclaim
 
 def transition(number: int, **fields: Any) -> Transition:
     """A row of a minute of its own."""
+    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
     return Transition(
         id=f"row-{number}",
-        at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number),
         kernel_id="k",
         phase=Phase.RECLAIMED,
-        **{"event": Event.RECLAIM_DONE, **fields},
+        **{"at": at, "event": Event.RECLAIM_DONE, **fields},
     )
 
 
