@@ -3,13 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab test lint bench screenshots wheel-test clean
+.PHONY: demo lab hub-demo test lint bench screenshots wheel-test clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
 
 lab: .venv/lab
 	$(BIN)/jupyter gpu-reclaim lab
+
+# A JupyterHub with two users and an admin on one simulated GPU.
+hub-demo: .venv/hub-demo
+	$(BIN)/python tests/hub/hub_demo.py
 
 # Three at a time: most tests wait for a kernel most of the time.
 test: .venv/test
@@ -42,7 +46,7 @@ lint: .venv/lint
 	$*/bin/pip install --quiet --upgrade pip
 
 # The front end is built for those who look at it; the others need no npm.
-.venv/lab .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
+.venv/lab .venv/hub-demo .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
 .venv/demo .venv/lint .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | .venv/bin/pip

@@ -54,6 +54,7 @@ MAY_IMPORT = {
         "agent",
         "server",
         "plan",
+        "hub_link",
     },
     "doctor": {"core", "config", "gpu", "reclaim_log", "node", "server", "sim", "agent"},
     "cli": {

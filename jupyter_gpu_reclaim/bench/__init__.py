@@ -70,7 +70,7 @@ Group = Callable[[], Iterator[Figure]]
 
 def groups(device: str) -> dict[str, Group]:
     """Every group by name, imported only when asked for; `device` is the torch device that the engine moves."""
-    from jupyter_gpu_reclaim.bench import admission, engine, gate, idle, log, plan, policy
+    from jupyter_gpu_reclaim.bench import admission, engine, gate, hub, idle, log, plan, policy
 
     return {
         "gate": gate.figures,
@@ -79,6 +79,7 @@ def groups(device: str) -> dict[str, Group]:
         "admission": admission.figures,
         "engine": partial(engine.figures, device),
         "log": log.figures,
+        "hub": hub.figures,
         "plan": plan.figures,
     }
 

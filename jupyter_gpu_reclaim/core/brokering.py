@@ -5,7 +5,7 @@ They are asked for what their idle kernels hold, no more: each decides itself an
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
@@ -25,35 +25,55 @@ def asked(
     `passed_over`, as (server's key, kernel id), have been asked for before and did not give way.
     """
     fleet = tuple(servers)
+    waits = _waits(fleet)
+    sees, coming = _sees(fleet, waits), _coming(fleet)
     pressure: dict[Key, dict[str, int]] = defaultdict(dict)
     meant: set[tuple[Key, str]] = set()
-    for uuid in sorted({uuid for server in fleet for uuid in server.waiting}):
-        sees = [server for server in fleet if uuid in server.gpus]
-        if not sees:
-            continue
-        newest = max(sees, key=lambda server: server.seen_at).gpus[uuid]
-        free, coming = newest.free_bytes, _coming(fleet, uuid)
-        wanted = min(sum(server.waiting.get(uuid, 0) for server in fleet), newest.total_bytes)
+    for uuid in sorted(sees):
+        newest = max(sees[uuid], key=lambda server: server.seen_at).gpus[uuid]
+        free = newest.free_bytes
+        missing = min(sum(waits[uuid].values()), newest.total_bytes) - free - coming[uuid]
         given: dict[Key, int] = defaultdict(int)
-        for server, kernel in _idle_on(sees, uuid, now):
-            missing = wanted - free - coming - sum(given.values())
-            others_wait = any(other.waiting.get(uuid, 0) for other in fleet if other.key != server.key)
-            if missing > 0 and others_wait and (server.key, kernel.kernel_id) not in passed_over:
+        for server, kernel in _idle_on(sees[uuid], uuid, now):
+            if missing <= 0:
+                break
+            others_wait = waits[uuid].keys() - {server.key}
+            if others_wait and (server.key, kernel.kernel_id) not in passed_over:
                 given[server.key] += kernel.footprint[uuid]
+                missing -= kernel.footprint[uuid]
                 meant.add((server.key, kernel.kernel_id))
         for key, count in given.items():
             pressure[key][uuid] = free + count
     return dict(pressure), meant
 
 
-def _coming(servers: Iterable[FleetServer], uuid: str) -> int:
-    """Bytes on their way off the GPU."""
-    return sum(
-        kernel.footprint.get(uuid, 0)
-        for server in servers
-        for kernel in server.kernels
-        if kernel.phase is Phase.RECLAIMING
-    )
+def _waits(servers: Iterable[FleetServer]) -> dict[str, dict[Key, int]]:
+    """By GPU, the bytes that each server waits for."""
+    waits: dict[str, dict[Key, int]] = defaultdict(dict)
+    for server in servers:
+        for uuid, count in server.waiting.items():
+            if count > 0:
+                waits[uuid][server.key] = count
+    return waits
+
+
+def _sees(servers: Iterable[FleetServer], uuids: Iterable[str]) -> dict[str, list[FleetServer]]:
+    """Those of the GPUs that some server sees, and which servers do."""
+    wanted, sees = frozenset(uuids), defaultdict(list)
+    for server in servers:
+        for uuid in wanted & server.gpus.keys():
+            sees[uuid].append(server)
+    return sees
+
+
+def _coming(servers: Iterable[FleetServer]) -> Counter[str]:
+    """By GPU, the bytes on their way off it."""
+    coming: Counter[str] = Counter()
+    for server in servers:
+        for kernel in server.kernels:
+            if kernel.phase is Phase.RECLAIMING:
+                coming.update(kernel.footprint)
+    return coming
 
 
 def _idle_on(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import platform
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -37,7 +36,10 @@ SENT_OF_KERNELS = (
 
 
 class HubLink:
-    """`see` is a listener for `Reconciler.on_change`, `body` makes a status as JSON. Belongs to the event loop."""
+    """`see` is a listener for `Reconciler.on_change`, `body` makes a status as JSON; `node` is this machine's name.
+
+    Belongs to the event loop.
+    """
 
     def __init__(
         self,
@@ -46,12 +48,14 @@ class HubLink:
         kept: KeptPolicy,
         clock: Clock,
         body: Callable[[Status], Mapping[str, Any]],
+        node: str,
     ) -> None:
         self._calls = calls
         self._outbox = outbox
         self._kept = kept
         self._clock = clock
         self._body = body
+        self._node = node
         self._reconciler: Reconciler | None = None
         self._orders: Orders | None = None
         self._status: Status | None = None
@@ -131,7 +135,7 @@ class HubLink:
             self._urgent.clear()
             if status is not None and status.snapshot is not None:
                 self._told = _signature(status)
-                await self._calls.put_status(platform.node(), _small(self._body(status)), self._waiting)
+                await self._calls.put_status(self._node, sent_of(self._body(status)), self._waiting)
                 self._reached()
                 self._pushed.set()
                 await _any(AGAIN_SECONDS - PUSH_SECONDS, self._changed, self._urgent)
@@ -248,7 +252,7 @@ async def recent_rows(query: Callable[..., Awaitable[Any]], now: datetime) -> li
     return rows[::-1]
 
 
-def _small(body: Mapping[str, Any]) -> dict[str, Any]:
+def sent_of(body: Mapping[str, Any]) -> dict[str, Any]:
     """What the service shows of a server, and no more."""
     kernels = [{name: kernel[name] for name in SENT_OF_KERNELS} for kernel in body["kernels"]]
     return {**{name: body[name] for name in SENT}, "kernels": kernels}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, insert, literal, select
+from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_
 
 from jupyter_gpu_reclaim.core.figures import Point, Share
 from jupyter_gpu_reclaim.core.model import Event, Gpu
@@ -25,6 +25,7 @@ from jupyter_gpu_reclaim.reclaim_log.tables import (
 )
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+ROWS_AT_ONCE = 500
 STEPS = (10, MINUTE, HOUR, DAY)
 KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours and days stay
     gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
@@ -97,31 +98,33 @@ class UsageStore:
 
     def _write(self, database: Database, spans: Sequence[Span], gpus: Mapping[str, Gpu]) -> None:
         with database.writing() as connection:
-            source = _id_of(connection, usage_sources, {"name": self._source}, {})
-            gpu_ids = {
-                uuid: _id_of(
-                    connection, usage_gpus, {"uuid": uuid}, {"name": gpu.name, "simulated": gpu.simulated}
-                )
-                for uuid, gpu in gpus.items()
-            }
-            kernels = {key[:3] for span in spans for key in span.kernels}
-            kernel_ids = {
-                (kernel_id, label, owner): _id_of(
-                    connection,
-                    usage_kernels,
-                    {"kernel_id": kernel_id, "label": self._word(label), "owner": self._word(owner)},
-                    {},
-                )
-                for kernel_id, label, owner in kernels
-            }
+            (source,) = _ids_of(connection, usage_sources, ("name",), {(self._source,): {}}).values()
+            gpu_ids = _ids_of(
+                connection,
+                usage_gpus,
+                ("uuid",),
+                {(uuid,): {"name": gpu.name, "simulated": gpu.simulated} for uuid, gpu in gpus.items()},
+            )
+            kernel_ids = _ids_of(
+                connection,
+                usage_kernels,
+                ("kernel_id", "label", "owner"),
+                {self._kept_as(key): {} for span in spans for key in span.kernels},
+            )
             of_gpus = [
-                {"step": 10, "source": source, "gpu": gpu_ids[uuid], "at": span.at, **asdict(amounts)}
+                {
+                    "step": 10,
+                    "source": source,
+                    "gpu": gpu_ids[uuid,],
+                    "at": span.at,
+                    **_flat(amounts, GPU_AMOUNTS),
+                }
                 for span in spans
                 for uuid, amounts in span.gpus.items()
             ]
             of_kernels = [
-                {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[key[:3]], "gpu": gpu_ids[key[3]],
-                 **asdict(amounts)}
+                {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[self._kept_as(key)],
+                 "gpu": gpu_ids[key[3],], **_flat(amounts, KERNEL_AMOUNTS)}
                 for span in spans
                 for key, amounts in span.kernels.items()
             ]  # fmt: skip
@@ -136,6 +139,11 @@ class UsageStore:
             if self._pruned_at + HOUR <= at[-1]:
                 _prune(connection, source, at[-1])
                 self._pruned_at = at[-1]
+
+    def _kept_as(self, key: tuple[str, str, str, str]) -> tuple[str, str, str]:
+        """How a span's kernel is known in the database."""
+        kernel_id, label, owner, _ = key
+        return kernel_id, self._word(label), self._word(owner)
 
     def _oldest(self, database: Database) -> int | None:
         with database.reading() as connection:
@@ -251,12 +259,30 @@ def _forget(database: Database, before: int) -> None:
             connection.execute(delete(table).where(table.c.at < before))
 
 
-def _id_of(connection: Connection, table: Table, key: Mapping[str, Any], more: Mapping[str, Any]) -> int:
-    """The id of the row with that key, which is made where it lacks."""
-    found = select(table.c.id).where(*(table.c[name] == value for name, value in key.items()))
-    known = connection.scalar(found)
-    if known is None:
-        known = connection.scalar(insert(table).values(**key, **more).returning(table.c.id))
+def _flat(amounts: GpuAmounts | KernelAmounts, names: Sequence[str]) -> dict[str, int]:
+    """As `asdict`, which copies each number with care, in a tenth of the time."""
+    return {name: getattr(amounts, name) for name in names}
+
+
+def _ids_of(
+    connection: Connection,
+    table: Table,
+    names: tuple[str, ...],
+    wanted: Mapping[tuple[str, ...], Mapping[str, Any]],
+) -> dict[tuple[str, ...], int]:
+    """The id of each row by its key, which is in the columns `names`. One that lacks is made, with what is wanted."""
+    columns, keys = [table.c[name] for name in names], list(wanted)
+    known: dict[tuple[str, ...], int] = {}
+    for begin in range(0, len(keys), ROWS_AT_ONCE):
+        these = tuple_(*columns).in_(keys[begin : begin + ROWS_AT_ONCE])
+        known |= {
+            tuple(key): number
+            for number, *key in connection.execute(select(table.c.id, *columns).where(these))
+        }
+    lacking = [{**dict(zip(names, key, strict=True)), **wanted[key]} for key in keys if key not in known]
+    if lacking:
+        made = connection.execute(insert(table).returning(table.c.id, *columns), lacking)
+        known |= {tuple(key): number for number, *key in made}
     return known
 
 

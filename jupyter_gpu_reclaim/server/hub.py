@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from jupyter_gpu_reclaim.server.status_json import status_body
 
 URL = "JUPYTER_GPU_RECLAIM_HUB_URL"
 """The variable by which a Hub says where its service is; `hub_url` goes before it."""
+NODE = "JUPYTER_GPU_RECLAIM_NODE"
+"""The machine's name where the server cannot know it: in a container the machine seems to be named as the container."""
 
 
 def hub_link(extension: Any, policy: Policy, clock: Clock) -> HubLink | None:
@@ -39,6 +42,7 @@ def hub_link(extension: Any, policy: Policy, clock: Clock) -> HubLink | None:
         KeptPolicy(policy, chosen(extension), folder / f"hub_policy{'-' * bool(name)}{name}.json"),
         clock,
         lambda status: status_body(status, extension.agents()),
+        os.environ.get(NODE, "") or platform.node(),
     )
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from documented_hub import BUILT_ONCE, as_documented
 from playwright.sync_api import Browser, Error, sync_playwright
-from real_hub import RealHub, free_ports, missing, snippet, snippets
+from real_hub import RealHub, free_ports, missing
 
 from jupyter_gpu_reclaim.bench.log import postgresql
 from jupyter_gpu_reclaim.sim.board import Board, MiB
-from jupyter_gpu_reclaim.sim.build import cache_folder
 from jupyter_gpu_reclaim.sim.environment import environment
 
 GPU_BYTES, CONTEXT_BYTES = 256 * MiB, 16 * MiB  # room for the data of one of two users, and both contexts
@@ -40,29 +40,6 @@ def portal() -> Iterator[BlockingPortal]:
 POLICIES = "rules: []\n"
 
 
-def as_documented(folder: Path, port: int, db_url: str) -> str:
-    """The hub's configuration as docs/operators.md has it, with this folder's files, free ports and that database."""
-    (service_port,) = free_ports(1)
-    places = {
-        "/run/jupyter_gpu_reclaim": str(folder / "node"),
-        "/etc/jupyterhub/gpu_reclaim_hub_config.py": str(folder / "gpu_reclaim_hub_config.py"),
-        "/etc/jupyterhub/gpu_reclaim_policies.yaml": str(folder / "policies.yaml"),
-        "http://127.0.0.1:8873": f"http://127.0.0.1:{service_port}",
-        "http://127.0.0.1:8000/": f"http://127.0.0.1:{port}/",
-        "postgresql+psycopg://gpu:password@127.0.0.1/gpu_reclaim": db_url,
-    }
-    texts = [snippet("Settings for everybody", "python"), *snippets("The service", "python")]
-    for place, here in places.items():
-        assert sum(text.count(place) for text in texts) == 1, place
-        texts = [text.replace(place, here) for text in texts]
-    settings, hub, service = texts
-    (folder / "gpu_reclaim_hub_config.py").write_text(service)
-    (folder / "policies.yaml").write_text(POLICIES)
-    (folder / "node").mkdir()
-    (folder / "node").chmod(0o1777)
-    return settings + hub
-
-
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory, portal: BlockingPortal) -> Iterator[RealHub]:
     """A hub with our service as docs/operators.md has it, its database and the service's on one PostgreSQL."""
@@ -77,13 +54,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory, portal: BlockingPortal) -> Ite
             folder / "board", [("GPU", GPU_BYTES)], context_bytes=CONTEXT_BYTES, poison=True
         ) as board:
             (port,) = free_ports(1)
-            built = {"XDG_CACHE_HOME": str(cache_folder().parents[1])}  # once, and not for each home
             hub = RealHub(
                 folder / "hub",
                 SETTINGS,
-                {**environment(board.path), **built},
+                {**environment(board.path), **BUILT_ONCE},
                 db_url=database.url(),
-                more_config=as_documented(folder, port, database.url()),
+                more_config=as_documented(folder, port, database.url(), POLICIES),
                 port=port,
             )
             with portal.wrap_async_context_manager(hub):

@@ -175,6 +175,11 @@ class RealHub(JupyterServer):
         os.kill(self.pid, signal.SIGKILL)
         await self._process.wait()
 
+    async def ended(self) -> None:
+        """Waits for as long as the hub runs; raises what it said last, should it end by itself."""
+        await self._process.wait()
+        raise ServerFailed(f"the hub has ended\n{self.log_tail(40)}")
+
     async def kill_service(self) -> None:
         """kill -9 of our service, which the hub starts again."""
         service = "jupyter_gpu_reclaim.hub"

@@ -51,6 +51,7 @@ class Linked:
             "JUPYTERHUB_API_TOKEN": "a token",
             "JUPYTERHUB_USER": "ada",
             "JUPYTER_GPU_RECLAIM_HUB_URL": self.hub.url,
+            "JUPYTER_GPU_RECLAIM_NODE": "the machine",
         }
         settings = {**SETTINGS, "GpuReclaim.node_dir": str(self._folder)}
         self.server = JupyterServer(self._folder, settings, {**environment(self._board.path), **told})
@@ -227,6 +228,12 @@ def test_the_last_rules_are_kept_on_disk(linked: Linked) -> None:
     """What the service said last lies on disk beside the server's other data."""
     kept = json.loads((linked._folder / "data" / "gpu_reclaim" / "hub_policy.json").read_text())
     assert kept == {"zone": "UTC", "rules": []}
+
+
+def test_a_server_in_a_container_is_shown_on_its_machine(linked: Linked) -> None:
+    """The service knows the machine by the name that the operator gave the server, not by the container's."""
+    linked.runner.run(soon(lambda: linked.hub.service.fleet.get(ADA) is not None))
+    assert linked.hub.service.fleet.get(ADA).node == "the machine"
 
 
 def test_status_words_are_those_of_a_real_server(linked: Linked) -> None:

@@ -151,6 +151,7 @@ def test_the_fleets_log_has_both_sides_once_however_the_service_ends(
         except TimeoutError:
             raise AssertionError(f"{len(own - set(found))} of {len(own)} rows are missing") from None
         assert len(found) == len(set(found))
+        assert set(found) <= await rows_of(desks[0]) | await rows_of(desks[1])
 
     admin = portal.call(hub.token_of, "admin")
     kernels = {desk.notebook.kernel_id for desk in desks}
@@ -224,6 +225,8 @@ def test_an_admin_orders_a_reclaim_in_the_browser(
         page.goto(f"{hub.url}/services/gpu-reclaim/{path}")
         assert path not in ("servers", "log") or {"alice", "bob"} <= set(page.inner_text("main").split())
         page.screenshot(path=hub.folder.parent / f"{path}.png", full_page=True)
+    page.goto(f"{hub.url}/services/gpu-reclaim/log?user=alice&event=reclaim_started")
+    assert "reclaim_started alice a.ipynb admission" in " ".join(page.inner_text("table").split())
     page.context.clear_cookies(name="_xsrf")
     forged = page.request.post(
         f"{hub.url}/services/gpu-reclaim/overrides", form={"rule": "set: {mode: dry_run}", "note": "forged"}

@@ -19,6 +19,12 @@ def server_token(user: str, server: str = "", groups: tuple[str, ...] = ()) -> d
     }
 
 
+def admin_token(name: str) -> dict[str, Any]:
+    """The Hub's model for a token of somebody who may do all that the service offers."""
+    scopes = ["access:services!service=gpu-reclaim", "custom:gpu-reclaim:read", "custom:gpu-reclaim:write"]
+    return {"kind": "user", "name": name, "groups": [], "scopes": scopes}
+
+
 class WhoAmI(tornado.web.RequestHandler):
     """GET /hub/api/user, as JupyterHub answers it."""
 
