@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from jupyter_gpu_reclaim.sim.board import Board
 
-IDLE_AFTER_SECONDS = 12  # its user is warned at half of it, and has the other half to answer
+IDLE_AFTER_SECONDS = 10  # its user is warned at half of it, and has the other half to answer
 STATUS, PREFETCH, HISTORY = "**/gpu-reclaim/api/status?*", "**/prefetch?*", "**/gpu-reclaim/api/history?*"
 SAVED = "**/api/settings/jupyter-gpu-reclaim:plugin*"
 ACTIVE_CELL = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell:nth-child(2) .cm-content"
@@ -56,7 +56,7 @@ def reclaim(lab: Lab, page: Page, name: str) -> None:
 def set_preference(page: Page, name: str, value: bool | str | int) -> None:
     """Set it in the settings editor, and wait until it is saved."""
     command(page, "settingeditor:open", query="GPU reclaim")
-    field = page.locator(f"#jp-SettingsEditor :is(input, select)[id$=_{name}]")
+    field = page.locator(f"[id='jp-SettingsEditor-jupyter-gpu-reclaim:plugin_{name}']")
     with page.expect_response(SAVED):
         if isinstance(value, bool):
             field.set_checked(value)
@@ -142,15 +142,15 @@ def test_the_running_panel_reclaims_and_opens(lab: Lab, page: Page) -> None:
     run_cell(page, 0)
     lab.until(lambda kernel, _: kernel["decision"]["reason"] == "recently_active", "other.ipynb")
     command(page, "running:show-panel")
-    section = page.locator(".jp-RunningSessions-section").filter(has_text="GPU memory")
-    item = section.locator(".jp-RunningSessions-item").filter(has_text="fill.ipynb")
+    ours = page.locator(".jp-RunningSessions-item").filter(has_text=re.compile(r"MiB · "))
+    item = ours.filter(has_text="fill.ipynb")
     item.get_by_text("fill.ipynb").click()
     page.wait_for_function("() => window.jupyterapp.shell.currentWidget?.context?.path === 'fill.ipynb'")
     item.hover()
     item.get_by_title("Reclaim now").click()
     lab.until(phase_is("reclaimed"), "fill.ipynb")
     expect(item).to_contain_text("reclaimed")
-    section.get_by_role("button", name="Reclaim All").click()
+    page.get_by_role("button", name="Reclaim All").click()
     page.get_by_role("dialog").get_by_role("button", name="Reclaim All").click()
     lab.until(phase_is("reclaimed"), "other.ipynb")
     assert lab.until(lambda *_: True, "fill.ipynb")["phase"] == "reclaimed"
