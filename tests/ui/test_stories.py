@@ -17,7 +17,7 @@ from jupyter_gpu_reclaim.sim.board import Board
 
 IDLE_AFTER_SECONDS = 10  # its user is warned at half of it, and has the other half to answer
 STATUS, PREFETCH, HISTORY = "**/gpu-reclaim/api/status?*", "**/prefetch?*", "**/gpu-reclaim/api/history?*"
-SAVED = "**/api/settings/jupyter-gpu-reclaim:plugin*"
+SETTINGS = "/api/settings/jupyter-gpu-reclaim:plugin"
 ACTIVE_CELL = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell:nth-child(2) .cm-content"
 
 
@@ -54,10 +54,11 @@ def reclaim(lab: Lab, page: Page, name: str) -> None:
 
 
 def set_preference(page: Page, name: str, value: bool | str | int) -> None:
-    """Set it in the settings editor, and wait until it is saved."""
+    """Set it in the settings editor, and wait until it is saved and read anew."""
     command(page, "settingeditor:open", query="GPU reclaim")
     field = page.locator(f"[id='jp-SettingsEditor-jupyter-gpu-reclaim:plugin_{name}']")
-    with page.expect_response(SAVED):
+    field.wait_for()
+    with page.expect_response(lambda reply: SETTINGS in reply.url and reply.request.method == "GET"):
         if isinstance(value, bool):
             field.set_checked(value)
         elif isinstance(value, str):
@@ -158,7 +159,6 @@ def test_the_running_panel_reclaims_and_opens(lab: Lab, page: Page) -> None:
 
 def test_each_setting_takes_effect(lab: Lab, page: Page) -> None:
     """Units and warnings change at once, and so does how often the page looks."""
-    open_notebook(page, "fill.ipynb")
     set_preference(page, "warnings", False)
     set_preference(page, "units", "decimal")
     expect(row(page, "other.ipynb")).to_contain_text(re.compile(r"\d MB"))
@@ -169,7 +169,6 @@ def test_each_setting_takes_effect(lab: Lab, page: Page) -> None:
     page.on("request", lambda request: looks.append(request.url) if "/api/status?" in request.url else None)
     with page.expect_response(HISTORY):
         page.clock.fast_forward("04:00")
-    command(page, "gpu-reclaim:show-log")
     assert looks == []
     set_preference(page, "refreshSeconds", 5)
     with page.expect_request(STATUS):
