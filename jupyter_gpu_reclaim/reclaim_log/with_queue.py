@@ -44,5 +44,7 @@ class LogWithQueue:
         try:
             rows = [from_json(Transition, json.loads(content)) for content in reversed(self._queue.seen())]
         except OSError as error:
-            raise LogUnavailable(f"What waits on disk cannot be read: {error}. Nothing was changed.") from error
+            raise LogUnavailable(
+                f"What waits on disk cannot be read: {error}. Nothing was changed."
+            ) from error
         return list({row.id: row for row in rows if matches(row, **filters)}.values())

@@ -167,9 +167,7 @@ async def test_the_log_by_user_notebook_mechanism_and_outcome(extension: GpuRecl
     await extension.reclaim_log.append(
         [
             transition(0, owner=me, label="a.ipynb"),
-            transition(
-                1, owner=me, label="b.ipynb", event=Event.RECLAIM_REFUSED, mechanism="torch_offload"
-            ),
+            transition(1, owner=me, label="b.ipynb", event=Event.RECLAIM_REFUSED, mechanism="torch_offload"),
             transition(2, label="a.ipynb", event=Event.RESTORE_DONE),
             transition(3, label="b.ipynb", event=Event.RECLAIM_STARTED),
         ]
