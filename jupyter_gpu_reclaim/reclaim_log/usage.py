@@ -22,32 +22,32 @@ from jupyter_gpu_reclaim.reclaim_log.tables import (
     usage_sources,
 )
 from jupyter_gpu_reclaim.reclaim_log.usage_rows import (
+    DAY,
     GPU_AMOUNTS,
+    HOUR,
     KERNEL_AMOUNTS,
+    STEPS,
     flat,
     ids_of,
-    replace_samples,
+    prune,
+    replace,
     sum_up,
 )
-
-MINUTE, HOUR, DAY = 60, 3600, 86400
-STEPS = (10, MINUTE, HOUR, DAY)
-KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours and days stay
-    gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
-    kernel_usage.name: {10: HOUR, MINUTE: 2 * DAY},
-}
 
 
 class UsageStore:
     """Samples of one server, known by `source`, among those of all that share the database.
 
     Every call raises `LogUnavailable` when the database does not answer. `word` is what a name of a person or a
-    notebook is kept as.
+    notebook is kept as. With `whose`, as it is kept, nothing is read but what the servers of that user have written.
     """
 
-    def __init__(self, log: SqlReclaimLog, source: str, word: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, log: SqlReclaimLog, source: str, word: Callable[[str], str] = str, whose: str | None = None
+    ) -> None:
         self._log = log
         self._source = source
+        self._whose = whose
         self._word = word
         self._pruned_at = 0
 
@@ -65,18 +65,18 @@ class UsageStore:
         every_source: bool = False,
     ) -> list[Point]:
         """The GPUs' amounts of these names in spans of `step` seconds, by GPU and time, from rows that fit `step`."""
-        source = None if every_source else self._source
+        sources = self._readable if every_source else self._mine
         return await self._log.run(
-            "read", lambda database: _points(database, source, since, until, step, names)
+            "read", lambda database: _points(database, sources, since, until, step, names)
         )
 
     async def shares(self, since: int, until: int) -> list[Share]:
-        """What each kernel of any server held on each GPU, in whole hours from `since` to `until`."""
-        return await self._log.run("read", lambda database: _shares(database, since, until))
+        """What each kernel of every server that is read held on each GPU, in whole hours from `since` to `until`."""
+        return await self._log.run("read", lambda database: _shares(database, self._readable, since, until))
 
     async def restores(self, since: int, until: int) -> int:
-        """How many restores the log has from `since` to `until`, of any server."""
-        return await self._log.run("read", lambda database: _restores(database, since, until))
+        """How many restores the log has from `since` to `until`, of every server that is read."""
+        return await self._log.run("read", lambda database: _restores(database, self._whose, since, until))
 
     async def gpus(self) -> dict[str, tuple[str, bool]]:
         """Every GPU by UUID: its name, and whether it is a simulated one."""
@@ -89,6 +89,12 @@ class UsageStore:
     async def forget(self, before: int) -> None:
         """Delete the hours before that, of any server."""
         await self._log.run("write", lambda database: _forget(database, before))
+
+    def _mine(self, source: str) -> bool:
+        return source == self._source
+
+    def _readable(self, source: str) -> bool:
+        return self._whose is None or source.rpartition("@")[0] == self._whose
 
     def _write(self, database: Database, spans: Sequence[Span], gpus: Mapping[str, Gpu]) -> None:
         with database.writing() as connection:
@@ -123,15 +129,15 @@ class UsageStore:
                 for key, amounts in span.kernels.items()
             )  # fmt: skip
             at = [span.at for span in spans]
-            replace_samples(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
-            replace_samples(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
+            replace(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
+            replace(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
             for finer, coarser in pairwise(STEPS):
                 for begin in sorted({one // coarser * coarser for one in at}):
                     sum_up(connection, gpu_usage, source, gpu_ids.values(), finer, coarser, begin)
                     if coarser < DAY:  # days are for charts, and those are of GPUs
                         sum_up(connection, kernel_usage, source, gpu_ids.values(), finer, coarser, begin)
             if self._pruned_at + HOUR <= at[-1]:
-                _prune(connection, source, at[-1])
+                prune(connection, source, at[-1])
                 self._pruned_at = at[-1]
 
     def _kept_as(self, key: tuple[str, str, str, str]) -> tuple[str, str, str]:
@@ -150,8 +156,14 @@ class UsageStore:
             return min((at for at in map(connection.scalar, first) if at is not None), default=None)
 
 
+def _sources(connection: Connection, which: Callable[[str], bool]) -> list[int]:
+    """The ids of the servers whose names pass."""
+    known = connection.execute(select(usage_sources.c.id, usage_sources.c.name))
+    return [key for key, name in known if which(name)]
+
+
 def _points(
-    database: Database, source: str | None, since: int, until: int, step: int, names: Sequence[str]
+    database: Database, which: Callable[[str], bool], since: int, until: int, step: int, names: Sequence[str]
 ) -> list[Point]:
     tier = max(kept for kept in STEPS if step % kept == 0)
     amounts = [gpu_usage.c[name] for name in names]
@@ -164,10 +176,9 @@ def _points(
         asked = select(gpu_usage.c.gpu, begin, *sums).group_by(gpu_usage.c.source, gpu_usage.c.gpu, begin)
     with database.reading() as connection:
         gpus = dict(connection.execute(select(usage_gpus.c.id, usage_gpus.c.uuid)).all())
-        whose = [] if source is None else [usage_sources.c.name == source]
         asked = asked.where(
             gpu_usage.c.step == tier,
-            gpu_usage.c.source.in_(connection.scalars(select(usage_sources.c.id).where(*whose)).all()),
+            gpu_usage.c.source.in_(_sources(connection, which)),
             gpu_usage.c.gpu.in_(gpus),
             at >= since,
             at < until,
@@ -182,7 +193,7 @@ def _points(
     return sorted(found, key=lambda point: (point.gpu, point.at))
 
 
-def _shares(database: Database, since: int, until: int) -> list[Share]:
+def _shares(database: Database, which: Callable[[str], bool], since: int, until: int) -> list[Share]:
     with database.reading() as connection:
         sums = (
             select(
@@ -192,7 +203,7 @@ def _shares(database: Database, since: int, until: int) -> list[Share]:
             )
             .where(
                 kernel_usage.c.step == HOUR,
-                kernel_usage.c.source.in_(connection.scalars(select(usage_sources.c.id)).all()),
+                kernel_usage.c.source.in_(_sources(connection, which)),
                 kernel_usage.c.at >= since,
                 kernel_usage.c.at < until,
             )
@@ -223,7 +234,7 @@ def _shares(database: Database, since: int, until: int) -> list[Share]:
         ]
 
 
-def _restores(database: Database, since: int, until: int) -> int:
+def _restores(database: Database, whose: str | None, since: int, until: int) -> int:
     begin, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (since, until))
     with database.reading() as connection:
         return connection.scalar(
@@ -231,6 +242,7 @@ def _restores(database: Database, since: int, until: int) -> int:
                 transitions.c.event == Event.RESTORE_DONE.value,
                 transitions.c.at >= begin,
                 transitions.c.at < end,
+                *([] if whose is None else [transitions.c.owner == whose]),
             )
         )
 
@@ -245,11 +257,3 @@ def _forget(database: Database, before: int) -> None:
     for table in (gpu_usage, kernel_usage):
         with database.writing() as connection:
             connection.execute(delete(table).where(table.c.at < before))
-
-
-def _prune(connection: Connection, source: int, now: int) -> None:
-    gpus = connection.scalars(select(usage_gpus.c.id)).all()
-    for table in (gpu_usage, kernel_usage):
-        for step, seconds in KEPT[table.name].items():
-            old = [table.c.step == step, table.c.source == source, table.c.at < now - seconds]
-            connection.execute(delete(table).where(*old, table.c.gpu.in_(gpus)))

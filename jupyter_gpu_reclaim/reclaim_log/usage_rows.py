@@ -1,4 +1,4 @@
-"""How samples of what was held are written: names as numbers, many rows in parts, coarser steps summed up from finer."""
+"""Rows of usage samples as they are written: replaced, summed up from finer to coarser steps, deleted in their time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from sqlalchemy import Connection, Table, delete, func, insert, literal, select,
 
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts
 from jupyter_gpu_reclaim.reclaim_log.database import in_parts
-from jupyter_gpu_reclaim.reclaim_log.tables import kernel_usage
+from jupyter_gpu_reclaim.reclaim_log.tables import gpu_usage, kernel_usage, usage_gpus
 
+MINUTE, HOUR, DAY = 60, 3600, 86400
 ROWS_AT_ONCE, WRITTEN_AT_ONCE = 500, 100
+STEPS = (10, MINUTE, HOUR, DAY)
+KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours and days stay
+    gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
+    kernel_usage.name: {10: HOUR, MINUTE: 2 * DAY},
+}
 GPU_AMOUNTS = tuple(field.name for field in fields(GpuAmounts))
 KERNEL_AMOUNTS = tuple(field.name for field in fields(KernelAmounts))
 
@@ -44,7 +50,7 @@ def ids_of(
     return known
 
 
-def replace_samples(
+def replace(
     connection: Connection,
     table: Table,
     rows: Iterable[Mapping[str, Any]],
@@ -52,7 +58,7 @@ def replace_samples(
     gpus: Collection[int],
     at: Iterable[int],
 ) -> None:
-    """Have these samples of those GPUs at those times, in place of what was there of them."""
+    """Put these in place of what one server has written for these instants."""
     these = [table.c.step == 10, table.c.source == source, table.c.gpu.in_(gpus), table.c.at.in_(at)]
     connection.execute(delete(table).where(*these))
     for some in in_parts(rows, WRITTEN_AT_ONCE):
@@ -85,3 +91,12 @@ def sum_up(
         .group_by(*(table.c[name] for name in whose))
     )
     connection.execute(insert(table).from_select(["step", "source", "at", *whose, *amounts], sums))
+
+
+def prune(connection: Connection, source: int, now: int) -> None:
+    """Delete one server's finer rows that are older than they are kept."""
+    gpus = connection.scalars(select(usage_gpus.c.id)).all()
+    for table in (gpu_usage, kernel_usage):
+        for step, seconds in KEPT[table.name].items():
+            old = [table.c.step == step, table.c.source == source, table.c.at < now - seconds]
+            connection.execute(delete(table).where(*old, table.c.gpu.in_(gpus)))
