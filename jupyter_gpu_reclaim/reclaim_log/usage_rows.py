@@ -1,4 +1,4 @@
-"""How samples of what was held are written: names as numbers, many rows in parts, coarser steps summed up from finer."""
+"""How samples of what was held are written: names as numbers, many rows in parts, coarser steps from finer ones."""
 
 from __future__ import annotations
 
