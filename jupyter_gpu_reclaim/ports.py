@@ -82,7 +82,8 @@ class ReclaimLog(Protocol):
     ) -> tuple[list[Transition], str | None]:
         """Newest first. `after` is the cursor of a former call; the second value is the next one, None at the end.
 
-        `whose` gives that owner's rows and those without an owner. Raises `BadCursor` for a cursor that is not one of ours, `LogUnavailable` when the database does not answer.
+        `whose` gives that owner's rows and those without an owner. Raises `BadCursor` for a cursor that is not one of
+        ours, `LogUnavailable` when the database does not answer.
         """
         ...
 

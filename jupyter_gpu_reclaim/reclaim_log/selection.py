@@ -16,7 +16,7 @@ from jupyter_gpu_reclaim.reclaim_log.cursor import from_cursor
 from jupyter_gpu_reclaim.reclaim_log.tables import transition_gpus, transitions
 
 
-class beside(FunctionElement[str]):  # noqa: N801 (a function, in SQL)
+class beside(FunctionElement[str]):
     """A column that rows are not looked up by, since another filter is.
 
     SQLite keeps no statistics here and would take a user for as rare as a notebook, even where all rows are theirs.
