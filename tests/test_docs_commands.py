@@ -69,6 +69,7 @@ NOT_RUN = {
     "jupyter gpu-reclaim lab": "runs until it is closed; test_guided_notebook.py lays down what it does",
     "make compat": "runs other projects' suites, for many minutes",
     "make wheel-test": "builds and installs the wheel; tests/ui/test_wheel.py shows a wheel's sidebar",
+    "make hub-demo": "runs until it is ended; tests/hub drives the same hub",
     "make test": _TESTS,
     "make lint": _TESTS,
     "make bench": _BENCH,
