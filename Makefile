@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lab hub-demo test lint bench screenshots wheel-test clean
+.PHONY: demo lab hub-demo test lint pre-commit coverage bench docs docs-links screenshots wheel-test binder-test
+.PHONY: compat clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -27,6 +28,18 @@ screenshots: .venv/test
 	mkdir -p docs/images
 	$(BIN)/python tests/ui/screenshots.py docs/images
 
+# Strictly: a warning is an error. The pages are in docs/build/html.
+docs: .venv/docs
+	$(BIN)/sphinx-build -W --keep-going -n -b html docs docs/build/html
+
+# Asks the web whether the addresses that the pages name are still there.
+docs-links: .venv/docs
+	$(BIN)/sphinx-build -W --keep-going -b linkcheck docs docs/build/links
+
+# Builds binder/ in a clean venv, and runs the guided notebook through on the server that its `start` starts.
+binder-test: .venv/test
+	$(BIN)/python tests/binder.py
+
 # Builds wheel and sdist, and tries them where neither node nor a compiler is in reach, up to the sidebar in a browser.
 wheel-test: .venv/test
 	rm -rf dist
@@ -34,7 +47,6 @@ wheel-test: .venv/test
 	$(BIN)/python -m hatchling build --target sdist --directory dist
 	PYTHON=$(PYTHON) tests/wheel.sh dist/*.whl dist/*.tar.gz $(BIN)/python
 
-.PHONY: compat
 # Other projects' own tests without us and with us; the table in docs/compat.md is written anew.
 compat:
 	rm -rf .venv-compat
@@ -51,14 +63,12 @@ lint: .venv/lint node_modules/.package-lock.json
 	$(BIN)/codespell
 	npm run --silent lint
 
-.PHONY: pre-commit
 pre-commit: .venv/lint node_modules/.package-lock.json
 	$(BIN)/pre-commit install
 
 node_modules/.package-lock.json: package-lock.json
 	npm ci
 
-.PHONY: coverage
 .venv/coverage: export SKIP_JUPYTER_BUILDER := 1
 # Which lines the tests reach, those in servers, kernels and agents included; the table is in htmlcov/, too.
 coverage: .venv/test .venv/coverage
@@ -78,7 +88,7 @@ coverage: .venv/test .venv/coverage
 
 # The front end is built for those who look at it; the others need no npm.
 .venv/lab .venv/hub-demo .venv/test: package-lock.json hatch_build.py $(shell find labextension -path labextension/lib -prune -o -type f -print)
-.venv/demo .venv/lint .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
+.venv/demo .venv/lint .venv/docs .venv-bench/bench: export SKIP_JUPYTER_BUILDER := 1
 
 .venv/%: pyproject.toml | .venv/bin/pip
 	$(BIN)/pip install --quiet --editable '.[$*]'

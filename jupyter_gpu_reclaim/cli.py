@@ -85,9 +85,11 @@ def log(arguments: argparse.Namespace) -> int:
     from jupyter_gpu_reclaim.report import listing, words
 
     try:
-        db_url, filters = words.db_url(arguments), words.filters(arguments)
+        db_url, filters, queue = words.db_url(arguments), words.filters(arguments), words.queue(arguments)
         asyncio.run(
-            listing.show_log(show, db_url, arguments.format, arguments.limit, arguments.follow, filters)
+            listing.show_log(
+                show, db_url, arguments.format, arguments.limit, arguments.follow, filters, queue
+            )
         )
     except (words.NoLog, LogUnavailable, words.Misread) as problem:
         print(problem, file=sys.stderr)

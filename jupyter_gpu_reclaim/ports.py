@@ -72,6 +72,7 @@ class ReclaimLog(Protocol):
         reason: Reason | None = None,
         events: Iterable[Event] = (),
         owner: str | None = None,
+        whose: str | None = None,
         label: str | None = None,
         mechanism: str | None = None,
         since: datetime | None = None,
@@ -81,7 +82,8 @@ class ReclaimLog(Protocol):
     ) -> tuple[list[Transition], str | None]:
         """Newest first. `after` is the cursor of a former call; the second value is the next one, None at the end.
 
-        Raises `BadCursor` for a cursor that is not one of ours, `LogUnavailable` when the database does not answer.
+        `whose` gives that owner's rows and those without an owner. Raises `BadCursor` for a cursor that is not one of
+        ours, `LogUnavailable` when the database does not answer.
         """
         ...
 

@@ -323,6 +323,7 @@ class FakeLog:
         reason: Reason | None = None,
         events: Iterable[Event] = (),
         owner: str | None = None,
+        whose: str | None = None,
         label: str | None = None,
         mechanism: str | None = None,
         since: datetime | None = None,
@@ -342,6 +343,7 @@ class FakeLog:
             and reason in (None, row.reason)
             and (not wanted or row.event in wanted)
             and owner in (None, row.owner)
+            and (whose is None or row.owner in ("", whose))
             and label in (None, row.label)
             and mechanism in (None, row.mechanism)
             and (since is None or row.at >= since)

@@ -16,10 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from jupyter_gpu_reclaim.hub.records import Act, Order, Override, SeenServer
 from jupyter_gpu_reclaim.hub.tables import HUB, orders, overrides, servers
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog, schema
-from jupyter_gpu_reclaim.reclaim_log.database import Database
+from jupyter_gpu_reclaim.reclaim_log.database import Database, in_parts
 
 MOST_OPEN_ORDERS = 100
 """Of one server, given to it at a time; the rest follow as those are answered."""
+
+STATUSES_AT_ONCE = 20  # some KiB each
 
 
 class HubStore:
@@ -204,14 +206,23 @@ def _migrate(database: Database) -> None:
 
 
 def _put_servers(database: Database, seen: Sequence[SeenServer]) -> None:
-    rows = [{**asdict(one), "status": dict(one.status)} for one in sorted(seen, key=_whose)]
+    rows = [
+        {
+            "user": one.user,
+            "server": one.server,
+            "node": one.node,
+            "seen_at": one.seen_at,
+            "status": dict(one.status),
+        }
+        for one in sorted(seen, key=_whose)
+    ]
     with database.writing() as connection:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         new = dialect.insert(servers)
         latest = {name: new.excluded[name] for name in ("node", "seen_at", "status")}
-        connection.execute(
-            new.on_conflict_do_update(index_elements=[servers.c.user, servers.c.server], set_=latest), rows
-        )
+        put = new.on_conflict_do_update(index_elements=[servers.c.user, servers.c.server], set_=latest)
+        for some in in_parts(rows, STATUSES_AT_ONCE):
+            connection.execute(put, some)
 
 
 def _touch_servers(database: Database, seen: Sequence[SeenServer]) -> None:

@@ -6,10 +6,11 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
@@ -18,6 +19,9 @@ from jupyter_gpu_reclaim.reclaim_log import schema
 log = logging.getLogger(__name__)
 
 WRITES = "reclaim_log_writes"
+REST_SECONDS = 0.005
+
+T = TypeVar("T")
 
 
 class Database:
@@ -78,6 +82,19 @@ class Database:
             return _identity(_sqlite_file(make_url(self._db_url))) != self._identity
         except OSError:
             return True
+
+
+def in_parts(rows: Iterable[T], count: int) -> Iterator[Sequence[T]]:
+    """The rows, at most so many at once, with a rest between: for a thread whose write nobody waits for.
+
+    A driver in C lets no other thread run before it is through with its rows, and without a rest the event loop would
+    have to wait for its turn at each of its system calls.
+    """
+    left = iter(rows)
+    while part := list(islice(left, count)):
+        yield part
+        if len(part) == count:
+            time.sleep(REST_SECONDS)
 
 
 def shown(db_url: str) -> str:

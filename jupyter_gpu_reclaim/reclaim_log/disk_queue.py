@@ -92,6 +92,21 @@ class DiskQueue:
         """All that wait, newest first."""
         return [content for _, _, content in reversed(self._rows)]
 
+    def seen(self) -> list[bytes]:
+        """What all files of the folder hold, whoever has them: some may be safe elsewhere already. Raises OSError."""
+        found: list[bytes] = []
+        for path in sorted(self._folder.glob("queue-*")):
+            try:
+                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # another server has taken in what was there
+            try:
+                for half in self._by_age(file):
+                    found += self._records(file, half)[0]
+            finally:
+                os.close(file)
+        return found
+
     def taken(self, number: int) -> None:
         """Those up to `number` are safe elsewhere. Raises OSError; they are taken out all the same."""
         self.dropped -= sum(
@@ -133,13 +148,15 @@ class DiskQueue:
     def _adopt(self, file: int, path: Path) -> None:
         """Put what waited in the file of a server that is gone into ours, and only then remove it."""
         try:
-            heads = [self._head(file, half) for half in (0, 1)]
-            for half in sorted((0, 1), key=lambda half: heads[half]):
+            for half in self._by_age(file):
                 self.put(self._records(file, half)[0])
-            self.dropped += max(heads)[1]
+            self.dropped += max(self._head(file, half) for half in (0, 1))[1]
             path.unlink()
         finally:
             os.close(file)
+
+    def _by_age(self, file: int) -> list[int]:
+        return sorted((0, 1), key=lambda half: self._head(file, half))
 
     def _head(self, file: int, half: int) -> tuple[int, int]:
         """(generation, rows dropped) of a half; zeros where there is none."""

@@ -71,6 +71,7 @@ class SqlReclaimLog:
         reason: Reason | None = None,
         events: Iterable[Event] = (),
         owner: str | None = None,
+        whose: str | None = None,
         label: str | None = None,
         mechanism: str | None = None,
         since: datetime | None = None,
@@ -80,7 +81,8 @@ class SqlReclaimLog:
     ) -> tuple[list[Transition], str | None]:
         """At most `limit` rows that pass every filter given, newest first, and the cursor of the next page or None.
 
-        `gpu` is a UUID named by the row's footprint, `label` the notebook, `owner` its user; `since <= at < until`.
+        `gpu` is a UUID named by the row's footprint, `label` the notebook, `owner` its user, `whose` the user who asks:
+        their rows, and those that are of nobody in particular. `since <= at < until`.
         Paging on gives every row that was there at the first page exactly once. Raises `BadCursor`, `LogUnavailable`,
         and ValueError for a naive instant or a limit below 1.
         """
@@ -93,6 +95,7 @@ class SqlReclaimLog:
             reason=reason,
             events=events,
             owner=owner,
+            whose=whose,
             label=label,
             mechanism=mechanism,
             since=since,

@@ -16,6 +16,7 @@ def matches(
     reason: Reason | None = None,
     events: Iterable[Event] = (),
     owner: str | None = None,
+    whose: str | None = None,
     label: str | None = None,
     mechanism: str | None = None,
     since: datetime | None = None,
@@ -29,6 +30,7 @@ def matches(
         and reason in (None, row.reason)
         and (not wanted or row.event in wanted)
         and owner in (None, row.owner)
+        and (whose is None or row.owner in ("", whose))
         and label in (None, row.label)
         and mechanism in (None, row.mechanism)
         and (since is None or row.at >= since)

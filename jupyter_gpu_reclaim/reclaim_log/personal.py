@@ -39,7 +39,10 @@ class PersonalData:
     def disguised_filters(self, filters: Mapping[str, Any]) -> dict[str, Any]:
         """Filters that find what was disguised. Where names are left out, one for a name finds nothing."""
         names = {name for name in ("owner", "label") if filters.get(name) is not None}
-        return {name: self._filter(value) if name in names else value for name, value in filters.items()}
+        found = {name: self._filter(value) if name in names else value for name, value in filters.items()}
+        if found.get("whose") is not None:
+            found["whose"] = self.word(found["whose"])
+        return found
 
     def word(self, name: str) -> str:
         """What stands for a name; "" for none."""

@@ -9,6 +9,11 @@ from jupyter_core.paths import jupyter_data_dir
 from traitlets.config import Config
 
 
+def own_folder() -> Path:
+    """Where the servers of this user keep what stands in for the database, and the key that hashes names."""
+    return Path(jupyter_data_dir()) / "gpu_reclaim"
+
+
 def default_db_url() -> str:
     """An SQLite file in Jupyter's data directory."""
     folder = Path(jupyter_data_dir())

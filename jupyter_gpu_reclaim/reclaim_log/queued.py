@@ -137,9 +137,10 @@ class QueuedReclaimLog:
             await UsageStore(self._log, "").forget(int((now - retention.age).timestamp()))
 
     def usage(self, owner: str) -> UsageStore:
-        """The store of usage samples in the same database, for this server of the user's on this machine."""
-        source = f"{self._personal.word(owner)}@{platform.node()}/{self._queue.slot}"
-        return UsageStore(self._log, source, self._personal.word)
+        """The store of usage samples in the same database, for this server of the user's; others' are not read."""
+        whose = self._personal.word(owner)
+        source = f"{whose}@{platform.node()}/{self._queue.slot}"
+        return UsageStore(self._log, source, self._personal.word, whose)
 
     @property
     def waiting(self) -> int:

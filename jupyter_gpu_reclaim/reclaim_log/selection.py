@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, select, tuple_, union_all
+from sqlalchemy import Column, ColumnElement, Select, String, select, tuple_, union_all
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from jupyter_gpu_reclaim.core.model import Event, Reason
 from jupyter_gpu_reclaim.reclaim_log.cursor import from_cursor
 from jupyter_gpu_reclaim.reclaim_log.tables import transition_gpus, transitions
+
+
+class beside(FunctionElement[str]):
+    """A column that rows are not looked up by, since another filter is.
+
+    SQLite keeps no statistics here and would take a user for as rare as a notebook, even where all rows are theirs.
+    """
+
+    inherit_cache = True
+    type = String()
+
+
+@compiles(beside)
+def _the_column(element: beside, compiler: SQLCompiler, **more: Any) -> str:
+    return compiler.process(element.clauses, **more)
+
+
+@compiles(beside, "sqlite")
+def _no_index(element: beside, compiler: SQLCompiler, **more: Any) -> str:
+    return f"+{_the_column(element, compiler, **more)}"
 
 
 def newest(
@@ -20,6 +44,7 @@ def newest(
     reason: Reason | None,
     events: Iterable[Event],
     owner: str | None,
+    whose: str | None,
     label: str | None,
     mechanism: str | None,
     since: datetime | None,
@@ -47,8 +72,13 @@ def newest(
     if after is not None:
         within.append(tuple_(at, sequence) < tuple_(*from_cursor(after), types=[at.type, sequence.type]))
     wanted = sorted({event.value for event in events})
+    if whose is not None:
+        owners = sorted({whose, ""})
+        if not among and not wanted:
+            return _of_several(transitions.c.owner, owners, within, count)
+        within.append(beside(transitions.c.owner).in_(owners))
     if len(wanted) > 1 and not among:
-        return _of_several_events(wanted, within, count)
+        return _of_several(transitions.c.event, wanted, within, count)
     found = select(transitions)
     if gpu is not None:
         found = found.join_from(transition_gpus, transitions, transitions.c.sequence == sequence)
@@ -57,16 +87,18 @@ def newest(
     return found.where(*among, *within).order_by(at.desc(), sequence.desc()).limit(count)
 
 
-def _of_several_events(wanted: list[str], within: list[ColumnElement[bool]], count: int) -> Select:
-    """The newest of each event, then the newest of these: a database that is given a list may pass over all rows."""
+def _of_several(
+    column: Column[str], wanted: Iterable[str], within: list[ColumnElement[bool]], count: int
+) -> Select:
+    """The newest of each word, then the newest of these: a database that is given a list may pass over all rows."""
     at, sequence = transitions.c["at", "sequence"]
     each = [
         select(sequence)
-        .where(transitions.c.event == event, *within)
+        .where(column == word, *within)
         .order_by(at.desc(), sequence.desc())
         .limit(count)
         .subquery()
-        for event in wanted
+        for word in wanted
     ]
     those = union_all(*(select(one.c.sequence) for one in each))
     return select(transitions).where(sequence.in_(those)).order_by(at.desc(), sequence.desc()).limit(count)

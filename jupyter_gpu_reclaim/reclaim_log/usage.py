@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_
+from sqlalchemy import Connection, delete, func, select
 
 from jupyter_gpu_reclaim.core.figures import Point, Share
 from jupyter_gpu_reclaim.core.model import Event, Gpu
@@ -23,28 +21,33 @@ from jupyter_gpu_reclaim.reclaim_log.tables import (
     usage_kernels,
     usage_sources,
 )
-
-MINUTE, HOUR, DAY = 60, 3600, 86400
-ROWS_AT_ONCE = 500
-STEPS = (10, MINUTE, HOUR, DAY)
-KEPT: Mapping[str, Mapping[int, int]] = {  # seconds for which rows of a step are kept; hours and days stay
-    gpu_usage.name: {10: 6 * HOUR, MINUTE: 8 * DAY},
-    kernel_usage.name: {10: HOUR, MINUTE: 2 * DAY},
-}
-GPU_AMOUNTS = tuple(field.name for field in fields(GpuAmounts))
-KERNEL_AMOUNTS = tuple(field.name for field in fields(KernelAmounts))
+from jupyter_gpu_reclaim.reclaim_log.usage_rows import (
+    DAY,
+    GPU_AMOUNTS,
+    HOUR,
+    KERNEL_AMOUNTS,
+    STEPS,
+    flat,
+    ids_of,
+    prune,
+    replace,
+    sum_up,
+)
 
 
 class UsageStore:
     """Samples of one server, known by `source`, among those of all that share the database.
 
     Every call raises `LogUnavailable` when the database does not answer. `word` is what a name of a person or a
-    notebook is kept as.
+    notebook is kept as. With `whose`, as it is kept, nothing is read but what the servers of that user have written.
     """
 
-    def __init__(self, log: SqlReclaimLog, source: str, word: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, log: SqlReclaimLog, source: str, word: Callable[[str], str] = str, whose: str | None = None
+    ) -> None:
         self._log = log
         self._source = source
+        self._whose = whose
         self._word = word
         self._pruned_at = 0
 
@@ -62,18 +65,18 @@ class UsageStore:
         every_source: bool = False,
     ) -> list[Point]:
         """The GPUs' amounts of these names in spans of `step` seconds, by GPU and time, from rows that fit `step`."""
-        source = None if every_source else self._source
+        sources = self._readable if every_source else self._mine
         return await self._log.run(
-            "read", lambda database: _points(database, source, since, until, step, names)
+            "read", lambda database: _points(database, sources, since, until, step, names)
         )
 
     async def shares(self, since: int, until: int) -> list[Share]:
-        """What each kernel of any server held on each GPU, in whole hours from `since` to `until`."""
-        return await self._log.run("read", lambda database: _shares(database, since, until))
+        """What each kernel of every server that is read held on each GPU, in whole hours from `since` to `until`."""
+        return await self._log.run("read", lambda database: _shares(database, self._readable, since, until))
 
     async def restores(self, since: int, until: int) -> int:
-        """How many restores the log has from `since` to `until`, of any server."""
-        return await self._log.run("read", lambda database: _restores(database, since, until))
+        """How many restores the log has from `since` to `until`, of every server that is read."""
+        return await self._log.run("read", lambda database: _restores(database, self._whose, since, until))
 
     async def gpus(self) -> dict[str, tuple[str, bool]]:
         """Every GPU by UUID: its name, and whether it is a simulated one."""
@@ -87,48 +90,54 @@ class UsageStore:
         """Delete the hours before that, of any server."""
         await self._log.run("write", lambda database: _forget(database, before))
 
+    def _mine(self, source: str) -> bool:
+        return source == self._source
+
+    def _readable(self, source: str) -> bool:
+        return self._whose is None or source.rpartition("@")[0] == self._whose
+
     def _write(self, database: Database, spans: Sequence[Span], gpus: Mapping[str, Gpu]) -> None:
         with database.writing() as connection:
-            (source,) = _ids_of(connection, usage_sources, ("name",), {(self._source,): {}}).values()
-            gpu_ids = _ids_of(
+            (source,) = ids_of(connection, usage_sources, ("name",), {(self._source,): {}}).values()
+            gpu_ids = ids_of(
                 connection,
                 usage_gpus,
                 ("uuid",),
                 {(uuid,): {"name": gpu.name, "simulated": gpu.simulated} for uuid, gpu in gpus.items()},
             )
-            kernel_ids = _ids_of(
+            kernel_ids = ids_of(
                 connection,
                 usage_kernels,
                 ("kernel_id", "label", "owner"),
                 {self._kept_as(key): {} for span in spans for key in span.kernels},
             )
-            of_gpus = [
+            of_gpus = (
                 {
                     "step": 10,
                     "source": source,
                     "gpu": gpu_ids[uuid,],
                     "at": span.at,
-                    **_flat(amounts, GPU_AMOUNTS),
+                    **flat(amounts, GPU_AMOUNTS),
                 }
                 for span in spans
                 for uuid, amounts in span.gpus.items()
-            ]
-            of_kernels = [
+            )
+            of_kernels = (
                 {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[self._kept_as(key)],
-                 "gpu": gpu_ids[key[3],], **_flat(amounts, KERNEL_AMOUNTS)}
+                 "gpu": gpu_ids[key[3],], **flat(amounts, KERNEL_AMOUNTS)}
                 for span in spans
                 for key, amounts in span.kernels.items()
-            ]  # fmt: skip
+            )  # fmt: skip
             at = [span.at for span in spans]
-            _replace(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
-            _replace(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
+            replace(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
+            replace(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)
             for finer, coarser in pairwise(STEPS):
                 for begin in sorted({one // coarser * coarser for one in at}):
-                    _sum_up(connection, gpu_usage, source, gpu_ids.values(), finer, coarser, begin)
+                    sum_up(connection, gpu_usage, source, gpu_ids.values(), finer, coarser, begin)
                     if coarser < DAY:  # days are for charts, and those are of GPUs
-                        _sum_up(connection, kernel_usage, source, gpu_ids.values(), finer, coarser, begin)
+                        sum_up(connection, kernel_usage, source, gpu_ids.values(), finer, coarser, begin)
             if self._pruned_at + HOUR <= at[-1]:
-                _prune(connection, source, at[-1])
+                prune(connection, source, at[-1])
                 self._pruned_at = at[-1]
 
     def _kept_as(self, key: tuple[str, str, str, str]) -> tuple[str, str, str]:
@@ -147,8 +156,14 @@ class UsageStore:
             return min((at for at in map(connection.scalar, first) if at is not None), default=None)
 
 
+def _sources(connection: Connection, which: Callable[[str], bool]) -> list[int]:
+    """The ids of the servers whose names pass."""
+    known = connection.execute(select(usage_sources.c.id, usage_sources.c.name))
+    return [key for key, name in known if which(name)]
+
+
 def _points(
-    database: Database, source: str | None, since: int, until: int, step: int, names: Sequence[str]
+    database: Database, which: Callable[[str], bool], since: int, until: int, step: int, names: Sequence[str]
 ) -> list[Point]:
     tier = max(kept for kept in STEPS if step % kept == 0)
     amounts = [gpu_usage.c[name] for name in names]
@@ -161,10 +176,9 @@ def _points(
         asked = select(gpu_usage.c.gpu, begin, *sums).group_by(gpu_usage.c.source, gpu_usage.c.gpu, begin)
     with database.reading() as connection:
         gpus = dict(connection.execute(select(usage_gpus.c.id, usage_gpus.c.uuid)).all())
-        whose = [] if source is None else [usage_sources.c.name == source]
         asked = asked.where(
             gpu_usage.c.step == tier,
-            gpu_usage.c.source.in_(connection.scalars(select(usage_sources.c.id).where(*whose)).all()),
+            gpu_usage.c.source.in_(_sources(connection, which)),
             gpu_usage.c.gpu.in_(gpus),
             at >= since,
             at < until,
@@ -179,7 +193,7 @@ def _points(
     return sorted(found, key=lambda point: (point.gpu, point.at))
 
 
-def _shares(database: Database, since: int, until: int) -> list[Share]:
+def _shares(database: Database, which: Callable[[str], bool], since: int, until: int) -> list[Share]:
     with database.reading() as connection:
         sums = (
             select(
@@ -189,7 +203,7 @@ def _shares(database: Database, since: int, until: int) -> list[Share]:
             )
             .where(
                 kernel_usage.c.step == HOUR,
-                kernel_usage.c.source.in_(connection.scalars(select(usage_sources.c.id)).all()),
+                kernel_usage.c.source.in_(_sources(connection, which)),
                 kernel_usage.c.at >= since,
                 kernel_usage.c.at < until,
             )
@@ -220,7 +234,7 @@ def _shares(database: Database, since: int, until: int) -> list[Share]:
         ]
 
 
-def _restores(database: Database, since: int, until: int) -> int:
+def _restores(database: Database, whose: str | None, since: int, until: int) -> int:
     begin, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (since, until))
     with database.reading() as connection:
         return connection.scalar(
@@ -228,6 +242,7 @@ def _restores(database: Database, since: int, until: int) -> int:
                 transitions.c.event == Event.RESTORE_DONE.value,
                 transitions.c.at >= begin,
                 transitions.c.at < end,
+                *([] if whose is None else [transitions.c.owner == whose]),
             )
         )
 
@@ -242,80 +257,3 @@ def _forget(database: Database, before: int) -> None:
     for table in (gpu_usage, kernel_usage):
         with database.writing() as connection:
             connection.execute(delete(table).where(table.c.at < before))
-
-
-def _flat(amounts: GpuAmounts | KernelAmounts, names: Sequence[str]) -> dict[str, int]:
-    """As `asdict`, which copies each number with care, in a tenth of the time."""
-    return {name: getattr(amounts, name) for name in names}
-
-
-def _ids_of(
-    connection: Connection,
-    table: Table,
-    names: tuple[str, ...],
-    wanted: Mapping[tuple[str, ...], Mapping[str, Any]],
-) -> dict[tuple[str, ...], int]:
-    """The id of each row by its key, which is in the columns `names`. One that lacks is made, with what is wanted."""
-    columns, keys = [table.c[name] for name in names], list(wanted)
-    known: dict[tuple[str, ...], int] = {}
-    for begin in range(0, len(keys), ROWS_AT_ONCE):
-        these = tuple_(*columns).in_(keys[begin : begin + ROWS_AT_ONCE])
-        known |= {
-            tuple(key): number
-            for number, *key in connection.execute(select(table.c.id, *columns).where(these))
-        }
-    lacking = [{**dict(zip(names, key, strict=True)), **wanted[key]} for key in keys if key not in known]
-    if lacking:
-        made = connection.execute(insert(table).returning(table.c.id, *columns), lacking)
-        known |= {tuple(key): number for number, *key in made}
-    return known
-
-
-def _replace(
-    connection: Connection,
-    table: Table,
-    rows: Sequence[Mapping[str, Any]],
-    source: int,
-    gpus: Collection[int],
-    at: Iterable[int],
-) -> None:
-    these = [table.c.step == 10, table.c.source == source, table.c.gpu.in_(gpus), table.c.at.in_(at)]
-    connection.execute(delete(table).where(*these))
-    if rows:
-        connection.execute(insert(table), rows)
-
-
-def _sum_up(
-    connection: Connection,
-    table: Table,
-    source: int,
-    gpus: Collection[int],
-    finer: int,
-    coarser: int,
-    begin: int,
-) -> None:
-    """Make the row of a coarser step anew from the finer ones in it."""
-    whose = [name for name in ("kernel", "gpu") if name in table.c]
-    amounts = KERNEL_AMOUNTS if table is kernel_usage else GPU_AMOUNTS
-    mine = [table.c.source == source, table.c.gpu.in_(gpus)]
-    connection.execute(delete(table).where(table.c.step == coarser, table.c.at == begin, *mine))
-    sums = (
-        select(
-            literal(coarser),
-            literal(source),
-            literal(begin),
-            *(table.c[name] for name in whose),
-            *(func.sum(table.c[name]) for name in amounts),
-        )
-        .where(table.c.step == finer, table.c.at >= begin, table.c.at < begin + coarser, *mine)
-        .group_by(*(table.c[name] for name in whose))
-    )
-    connection.execute(insert(table).from_select(["step", "source", "at", *whose, *amounts], sums))
-
-
-def _prune(connection: Connection, source: int, now: int) -> None:
-    gpus = connection.scalars(select(usage_gpus.c.id)).all()
-    for table in (gpu_usage, kernel_usage):
-        for step, seconds in KEPT[table.name].items():
-            old = [table.c.step == step, table.c.source == source, table.c.at < now - seconds]
-            connection.execute(delete(table).where(*old, table.c.gpu.in_(gpus)))

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from jupyter_gpu_reclaim.core.explain import human_bytes
@@ -13,6 +14,7 @@ from jupyter_gpu_reclaim.core.model import Event, Transition
 from jupyter_gpu_reclaim.ports import ReclaimLog
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.export import head, pages, text
+from jupyter_gpu_reclaim.reclaim_log.with_queue import LogWithQueue
 
 Show = Callable[[str], None]
 
@@ -36,14 +38,16 @@ async def show_log(
     limit: int | None,
     follow: bool,
     filters: Mapping[str, Any],
+    queue: Path | None = None,
     pause: float = 1.0,
 ) -> None:
-    """Show the rows, and with `follow` go on for ever. Raises `LogUnavailable`.
+    """Show the rows, those in the `queue` folder among them, and with `follow` go on for ever. Raises `LogUnavailable`.
 
     A table begins with the oldest of the newest `limit`; CSV and JSON Lines have all rows, newest first, unless they
     are followed.
     """
-    log = SqlReclaimLog(db_url)
+    database = SqlReclaimLog(db_url)
+    log = database if queue is None else LogWithQueue(database, queue)
     try:
         if header(kind):
             show(header(kind))
@@ -52,11 +56,12 @@ async def show_log(
                 _show_rows(show, kind, page)
             return
         rows, _ = await log.query(limit=limit or 50, **filters)
+        rows = rows[: limit or 50]
         _show_rows(show, kind, rows[::-1])
         if follow:
             await _follow(show, log, kind, filters, rows, pause)
     finally:
-        await log.close()
+        await database.close()
 
 
 async def _follow(

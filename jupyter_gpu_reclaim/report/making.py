@@ -8,7 +8,8 @@ from typing import Any
 
 from jupyter_gpu_reclaim.core.energy import Assumptions
 from jupyter_gpu_reclaim.core.savings import Report, report
-from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, MINUTE, UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage_rows import DAY, HOUR, MINUTE
 from jupyter_gpu_reclaim.report.carbon import intensity
 
 MINUTES_FOR = 2 * DAY
@@ -31,7 +32,7 @@ def assumed(settings: Mapping[str, Any]) -> Assumptions:
 
 
 async def make(store: UsageStore, since: datetime, until: datetime, assumptions: Assumptions) -> Report:
-    """The report of the whole hours that `since` to `until` touches, of all servers that share the database.
+    """The report of the whole hours that `since` to `until` touches, of all servers that `store` reads.
 
     Raises `LogUnavailable`, and ValueError where `since` is not before `until`.
     """

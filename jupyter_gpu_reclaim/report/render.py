@@ -102,7 +102,7 @@ def chart(course: Sequence[Course], step_seconds: int) -> str:
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="GPU memory over time">'
         f'<path class="footprint" d="{footprints}"/><path class="resident" d="{resident}"/>'
         f'<path class="total" fill="none" stroke-dasharray="4" d="M{LEFT} {y(total):.1f}H{WIDTH}"/>{labels}</svg>'
-        '<figcaption class="basis">Green: notebooks\' bytes on the GPUs. Violet above it: what they had given back. '
+        '<figcaption class="basis">Below: notebooks\' bytes on the GPUs. Above them: what they had given back. '
         "Dashed: what the GPUs have.</figcaption></figure>"
     )
 

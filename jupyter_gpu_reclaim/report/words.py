@@ -5,11 +5,12 @@ from __future__ import annotations
 from argparse import Namespace
 from datetime import datetime
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from jupyter_gpu_reclaim.core.episodes import rows_of
 from jupyter_gpu_reclaim.core.model import Event, Reason
-from jupyter_gpu_reclaim.reclaim_log.place import configured_db_url, nothing_there
+from jupyter_gpu_reclaim.reclaim_log.place import configured_db_url, nothing_there, own_folder
 from jupyter_gpu_reclaim.report.listing import moment
 
 
@@ -27,6 +28,11 @@ def db_url(arguments: Namespace) -> str:
     if nothing_there(url):
         raise NoLog(f"There is no log at {url} yet: it is made with the first reclaim, or see db_url.")
     return url
+
+
+def queue(arguments: Namespace) -> Path | None:
+    """Where rows wait for the log that is read; None where it is not the one this user's servers write."""
+    return own_folder() if arguments.db_url in (None, configured_db_url()) else None
 
 
 def filters(arguments: Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.provisioning import KernelProvisionerFactory
-from jupyter_core.paths import jupyter_data_dir, jupyter_runtime_dir
+from jupyter_core.paths import jupyter_runtime_dir
 from jupyter_server.extension.application import ExtensionApp
 
 import jupyter_gpu_reclaim
@@ -23,7 +23,7 @@ from jupyter_gpu_reclaim.gpu.nvml import Nvml
 from jupyter_gpu_reclaim.hub_link import HubLink, SharedBoard
 from jupyter_gpu_reclaim.node import NodeBoard
 from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
-from jupyter_gpu_reclaim.reclaim_log.place import default_db_url
+from jupyter_gpu_reclaim.reclaim_log.place import default_db_url, own_folder
 from jupyter_gpu_reclaim.reclaim_log.retention import Retention
 from jupyter_gpu_reclaim.reconciler import Reconciler
 from jupyter_gpu_reclaim.server import handlers, log_handlers
@@ -85,6 +85,11 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
         self.reconciler = None
         started, self._started = self._started, AsyncExitStack()
         await started.aclose()
+
+    @property
+    def owner(self) -> str:
+        """See `owner_name`."""
+        return owner_name()
 
     def agents(self) -> dict[str, AgentStatus]:
         """What each kernel's agent last said, by kernel id."""
@@ -153,7 +158,7 @@ class GpuReclaim(PolicyTraits, ExtensionApp):
             reconciler.on_change(hub.see)
 
     def _log(self) -> QueuedReclaimLog:
-        folder = Path(jupyter_data_dir()) / "gpu_reclaim"
+        folder = own_folder()
         personal = PersonalData.kept(self.personal_data, folder / "names.key")
         return QueuedReclaimLog(SqlReclaimLog(self.db_url or default_db_url()), folder, personal)
 

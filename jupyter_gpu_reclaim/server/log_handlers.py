@@ -37,7 +37,7 @@ class PastHandler(Handler):
         return None if text is None else from_json(kind, text)
 
     def filters(self) -> dict[str, Any]:
-        """What the query arguments ask of the log. Raises `WireError`."""
+        """What the query arguments ask of the log, of this server's user's rows. Raises `WireError`."""
         events = [from_json(Event, event) for event in self.get_query_arguments("event")]
         outcome = self.argument("outcome", str)
         if outcome is not None:
@@ -51,6 +51,7 @@ class PastHandler(Handler):
             "reason": self.argument("reason", Reason),
             "events": events,
             "owner": self.argument("user", str),
+            "whose": self.extensionapp.owner,
             "label": self.argument("notebook", str),
             "mechanism": self.argument("mechanism", str),
             "since": self.argument("since", datetime),

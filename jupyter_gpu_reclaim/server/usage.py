@@ -12,7 +12,8 @@ from jupyter_gpu_reclaim.core.figures import Point, gpu_hours_won_back
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, Meter, Span, add
 from jupyter_gpu_reclaim.core.wire import WireError, instant
 from jupyter_gpu_reclaim.ports import LogUnavailable
-from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, KEPT, MINUTE, UsageStore, gpu_usage
+from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage_rows import DAY, HOUR, KEPT, MINUTE, gpu_usage
 from jupyter_gpu_reclaim.reconciler import Status
 
 logger = logging.getLogger(__name__)

@@ -187,7 +187,7 @@ export class Model implements IDisposable {
     );
     const interval = moving ? Math.min(MOVING_MS, this.refreshMs) : this.refreshMs;
     if (!this.isDisposed && this.poll.frequency.interval !== interval) {
-      this.poll.frequency = { ...this.poll.frequency, interval };
+      this.poll.frequency = { ...this.poll.frequency, interval, max: Math.max(LONGEST_MS, interval) };
       void this.poll.schedule({ interval, phase: 'refreshed' });
     }
   }

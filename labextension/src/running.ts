@@ -73,9 +73,11 @@ export class RunningOnGpu implements IRunningSessions.IManager {
     }
   }
 
+  /** By name: the panel knows its items by their place only, and a press must not hit another notebook. */
   private rows(): Row[] {
     const { status } = this.gpuReclaim.model.state;
-    return status ? rowsOf(status, new Date(), this.gpuReclaim.language).filter(row => row.state !== 'empty') : [];
+    const rows = status ? rowsOf(status, new Date(), this.gpuReclaim.language) : [];
+    return rows.filter(row => row.state !== 'empty').sort((a, b) => a.name.localeCompare(b.name));
   }
 
   private execute(command: string, row: Row): void {

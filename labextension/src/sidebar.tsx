@@ -22,9 +22,14 @@ import { seriesOf, totalsOf } from './select/totals';
 import { CommandIDs, SIDEBAR, type IGpuReclaim } from './tokens';
 
 const HISTORY_MS = 60_000;
+const RELEASES = ['pointerup', 'pointercancel'] as const;
+const IN_HAND = '.jp-GpuReclaim-rows:is(:hover, :has(:focus-visible))';
 
+/** Nothing moves away from under a hand: while a button is held down nothing is drawn, nor are rows sorted about one. */
 export class Sidebar extends ReactWidget {
   private spoken = '';
+  private pressed = false;
+  private order: string[] = [];
   private readonly history: Poll;
   private readonly menu: Menu;
 
@@ -62,6 +67,34 @@ export class Sidebar extends ReactWidget {
     super.dispose(); // which ends the signals' connections, too
   }
 
+  /** The DOM's, as `addEventListener` takes it. */
+  handleEvent(event: PointerEvent): void {
+    if (event.type === 'pointerdown') {
+      this.pressed = event.button === 0;
+    } else if (this.pressed) {
+      this.pressed = false;
+      window.setTimeout(() => this.update()); // after the click, which comes right behind the release
+    }
+  }
+
+  protected override onAfterAttach(message: Message): void {
+    super.onAfterAttach(message);
+    this.node.addEventListener('pointerdown', this);
+    RELEASES.forEach(release => window.addEventListener(release, this)); // a press may end anywhere
+  }
+
+  protected override onBeforeDetach(message: Message): void {
+    this.node.removeEventListener('pointerdown', this);
+    RELEASES.forEach(release => window.removeEventListener(release, this));
+    super.onBeforeDetach(message);
+  }
+
+  protected override onUpdateRequest(message: Message): void {
+    if (!this.pressed) {
+      super.onUpdateRequest(message);
+    }
+  }
+
   protected override onAfterShow(message: Message): void {
     super.onAfterShow(message);
     void this.history.refresh();
@@ -73,6 +106,9 @@ export class Sidebar extends ReactWidget {
     const { language, model, preferences } = this.gpuReclaim;
     const { status, history } = model.state;
     const now = new Date();
+    const held = this.node.querySelector(IN_HAND) ? this.order : [];
+    const rows = status ? rowsOf(status, now, language, held) : [];
+    this.order = rows.map(row => row.kernelId);
     const series = seriesOf(history);
     const chart = series && (
       <Chart key={`${this.themes?.theme} ${preferences.units}`} series={series} units={preferences.units} trans={language.trans} />
@@ -82,7 +118,7 @@ export class Sidebar extends ReactWidget {
         notices={noticesOf(model.state, language.trans)}
         totals={totalsOf(model.state, language)}
         cards={status ? cardsOf(status, language) : []}
-        rows={status ? rowsOf(status, now, language) : []}
+        rows={rows}
         known={status !== null}
         chart={chart}
         spoken={this.spoken}

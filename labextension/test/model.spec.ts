@@ -44,6 +44,16 @@ describe('the model', () => {
     expect(model.state.status?.kernels[0]?.phase).toBe('reclaimed');
   });
 
+  it('looks as seldom as it is told, also less often than after failures', async () => {
+    model.dispose();
+    model = server.model(5);
+    model.refreshSeconds = 300;
+    await model.look();
+    model.refreshSeconds = 5;
+    await model.look();
+    expect(model.state.problem).toBeNull();
+  });
+
   it('looks when an event of ours arrives, and only then', async () => {
     await model.look();
     const before = server.times('GET status');

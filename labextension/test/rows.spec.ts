@@ -89,4 +89,10 @@ describe('rows', () => {
     ];
     expect(rowsOf(aStatus(kernels), NOW, language).map(row => row.kernelId)).toEqual(['gone', 'waits', 'a', 'b', 'small', 'away']);
   });
+
+  it('stay where they are while they are held, and newcomers come last', () => {
+    const lost = aKernel({ kernel_id: 'first', phase: 'lost' });
+    const status = aStatus([lost, aKernel({ kernel_id: 'b' }), aReclaimedKernel({ kernel_id: 'a' })]);
+    expect(rowsOf(status, NOW, language, ['gone', 'a', 'b']).map(row => row.kernelId)).toEqual(['a', 'b', 'first']);
+  });
 });

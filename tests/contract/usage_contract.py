@@ -11,7 +11,8 @@ from jupyter_gpu_reclaim.core.model import Gpu
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
 from jupyter_gpu_reclaim.ports import LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
-from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage_rows import DAY, HOUR
 
 TEN = 1_790_000_000 // HOUR * HOUR  # o'clock, some day
 GPUS = {name: Gpu(uuid=name, name="Some GPU", total_bytes=1, used_bytes=0) for name in ("G1", "G2")}

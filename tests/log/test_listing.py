@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from contract.log_contract import NOON, SECOND, row
 from jupyter_gpu_reclaim import cli
 from jupyter_gpu_reclaim.core.model import Event, Reason
 from jupyter_gpu_reclaim.core.wire import to_json
-from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log import QueuedReclaimLog, SqlReclaimLog
 from jupyter_gpu_reclaim.report import listing
 from jupyter_gpu_reclaim.report.words import Misread, instant
 
@@ -128,6 +129,41 @@ def test_it_finds_the_log_that_jupyter_is_configured_with(
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     assert cli.main(["log", "--format", "csv"]) == 0
     assert len(list(pandas.read_csv(io.StringIO(capsys.readouterr().out))["id"])) == 3
+
+
+def test_what_waits_on_disk_is_listed_too(
+    db_url: str,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    jp_asyncio_loop: asyncio.AbstractEventLoop,
+) -> None:
+    """While the database takes no rows, those that wait are listed in their place; once it did, each is there once."""
+    (tmp_path / "jupyter_server_config.py").write_text(f"c.GpuReclaim.db_url = {db_url!r}\n")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))
+    run = jp_asyncio_loop.run_until_complete
+    plain = SqlReclaimLog(db_url, patience=timedelta(milliseconds=50))
+    server = QueuedReclaimLog(plain, tmp_path / "gpu_reclaim")
+    holder = sqlite3.connect(file, isolation_level=None)
+
+    def listed(*options: str) -> str:
+        assert cli.main(["log", "--format", "jsonl", *options]) == 0
+        return "".join(json.loads(line)["id"][-1] for line in capsys.readouterr().out.splitlines())
+
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        run(server.append([row(4, at=NOON + 9 * SECOND, owner="ada"), row(5, at=NOON + 1.25 * SECOND)]))
+        assert (server.waiting, listed()) == (2, "43521")
+        assert (listed("--user", "ada"), listed("--limit", "1")) == ("421", "4")
+        assert listed("--db-url", f"sqlite:///{file.parent}/../jupyter/{file.name}") == "321"
+        holder.execute("ROLLBACK")
+        run(server.handed_on())
+        assert (server.waiting, listed()) == (0, "43521")
+    finally:
+        holder.close()
+        run(server.close())
 
 
 @pytest.mark.parametrize(

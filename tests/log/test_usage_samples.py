@@ -12,7 +12,8 @@ from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.database import Database
 from jupyter_gpu_reclaim.reclaim_log.tables import gpu_usage, kernel_usage
-from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, KEPT, UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage_rows import DAY, HOUR, KEPT
 
 MIB = 1 << 20
 YEAR = 365 * DAY

@@ -17,10 +17,10 @@ from tornado.httpclient import HTTPClientError
 from tornado.iostream import StreamClosedError
 
 from jupyter_gpu_reclaim.core.model import Event, Gpu, Holding, Phase, Policy, Snapshot, Transition
-from jupyter_gpu_reclaim.core.usage import GpuAmounts, Span
+from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
 from jupyter_gpu_reclaim.core.wire import to_json
 from jupyter_gpu_reclaim.ports import LogUnavailable
-from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlReclaimLog
 from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
 from jupyter_gpu_reclaim.reconciler import Status
 from jupyter_gpu_reclaim.server.app import GpuReclaim, owner_name
@@ -152,43 +152,88 @@ async def test_samples_are_seen_at_once_and_written_at_the_end(plain: SqlReclaim
 
 def transition(number: int, **fields: Any) -> Transition:
     """A row of a minute of its own."""
+    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
     return Transition(
         id=f"row-{number}",
-        at=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number),
         kernel_id="k",
         phase=Phase.RECLAIMED,
-        **{"event": Event.RECLAIM_DONE, **fields},
+        **{"at": at, "event": Event.RECLAIM_DONE, **fields},
     )
 
 
 async def test_the_log_by_user_notebook_mechanism_and_outcome(extension: GpuReclaim, call: Call) -> None:  # noqa: F811
     """Each of these filters keeps its rows, also with others; an outcome that cannot be is 400."""
+    me = owner_name()
     await extension.reclaim_log.append(
         [
-            transition(0, owner="ada", label="a.ipynb"),
-            transition(
-                1, owner="ada", label="b.ipynb", event=Event.RECLAIM_REFUSED, mechanism="torch_offload"
-            ),
-            transition(2, owner="bob", label="a.ipynb", event=Event.RESTORE_DONE),
-            transition(3, owner="bob", label="b.ipynb", event=Event.RECLAIM_STARTED),
+            transition(0, owner=me, label="a.ipynb"),
+            transition(1, owner=me, label="b.ipynb", event=Event.RECLAIM_REFUSED, mechanism="torch_offload"),
+            transition(2, label="a.ipynb", event=Event.RESTORE_DONE),
+            transition(3, label="b.ipynb", event=Event.RECLAIM_STARTED),
         ]
     )
     for params, expected in (
-        ({"user": "ada"}, [1, 0]),
+        ({"user": me}, [1, 0]),
         ({"notebook": "a.ipynb"}, [2, 0]),
         ({"mechanism": "torch_offload"}, [1]),
         ({"outcome": "done"}, [2, 0]),
         ({"outcome": "refused"}, [1]),
         ({"outcome": "done", "event": "restore_done"}, [2]),
-        ({"outcome": "done", "user": "bob", "notebook": "a.ipynb"}, [2]),
+        ({"outcome": "done", "user": me, "notebook": "a.ipynb"}, [0]),
     ):
         code, reply = await call("GET", "/log", params=params)
         assert code == 200
         assert [row["id"] for row in reply["transitions"]] == [f"row-{n}" for n in expected], params
-    code, exported = await call("GET", "/log/export", params={"user": "ada", "format": "jsonl"})
+    code, exported = await call("GET", "/log/export", params={"user": me, "format": "jsonl"})
     assert [json.loads(line)["id"] for line in exported.splitlines()] == ["row-1", "row-0"]
     for params in ({"outcome": "splendid"}, {"outcome": "done", "event": "pinned"}):
         assert (await call("GET", "/log", params=params))[0] == 400
+
+
+def held(at: int, label: str, owner: str) -> Span:
+    """Ten seconds in which a notebook held 2 GiB."""
+    amounts = KernelAmounts(ms=10_000, resident=20 * GIB_IN_KIB)
+    return Span(at, span(at).gpus, {(f"kernel of {label}", label, owner, "GPU-1"): amounts})
+
+
+@pytest.mark.parametrize("personal", ["plain", "hashed", "omitted"])
+async def test_nobody_elses_past_is_told(
+    extension: GpuReclaim,  # noqa: F811
+    call: Call,  # noqa: F811
+    plain: SqlReclaimLog,
+    personal: str,
+    tmp_path: Path,
+) -> None:
+    """Where servers share a database, log, export and report are of this server's user, however names are kept."""
+    me, at = owner_name(), datetime.now(UTC).replace(microsecond=0)
+    kept = PersonalData.kept(personal, tmp_path / "key")
+    mine = QueuedReclaimLog(plain, tmp_path / "queue", kept)
+    await mine.open()
+    seconds = int(at.timestamp()) // 10 * 10
+    await UsageStore(plain, "ada@elsewhere/0").write([held(seconds, "theirs", "ada")], {"GPU-1": GPU})
+    await mine.usage(me).write([held(seconds, "mine", me)], {"GPU-1": GPU})
+    await plain.append([transition(1, owner="ada", label="theirs", event=Event.RESTORE_DONE, at=at)])
+    await mine.append([transition(2, owner=me, label="mine", event=Event.RESTORE_DONE, at=at)])
+    await mine.append([transition(3, event=Event.ROWS_DELETED)])
+    was = extension.reclaim_log, extension.usage
+    extension.reclaim_log, extension.usage = mine, UsageRecorder(mine.usage(me), 5)
+    try:
+        told = {
+            str(params): [row["id"] for row in (await call("GET", "/log", params=params))[1]["transitions"]]
+            for params in ({}, {"user": "ada"}, {"notebook": "theirs"}, {"event": "restore_done"})
+        }
+        _, exported = await call("GET", "/log/export", params={"format": "jsonl"})
+        _, report = await call("GET", "/report")
+    finally:
+        extension.reclaim_log, extension.usage = was
+        await mine.close()
+    assert list(told.values()) == [["row-2", "row-3"], [], [], ["row-2"]]
+    assert [json.loads(line)["id"] for line in exported.splitlines()] == ["row-2", "row-3"]
+    (notebook,), (gpu,) = report["notebooks"], report["gpus"]
+    assert notebook["name"] == (kept.word("mine") or "(not known)")
+    assert gpu["held_gib_hours"] == pytest.approx(20 / 3600)
+    assert report["course"][0]["resident_bytes"] == 2 * GIB
+    assert any("÷ 1 restores" in figure["basis"] for figure in report["figures"])
 
 
 async def test_the_log_is_exported_whole(extension: GpuReclaim, call: Call) -> None:  # noqa: F811

@@ -152,6 +152,13 @@ def wait_for_kernel(page: Page) -> None:
     page.wait_for_function(KERNEL_IS_IDLE)
 
 
+def open_notebook(page: Page, name: str) -> None:
+    """Open it in front, with its kernel ready."""
+    command(page, "docmanager:open", path=name)
+    page.wait_for_function("name => window.jupyterapp.shell.currentWidget?.context?.path === name", arg=name)
+    wait_for_kernel(page)
+
+
 def run_cell(page: Page, index: int) -> Locator:
     """Run the cell in place `index` of the notebook in front by keyboard. Returns its output at once, empty or not."""
     cell = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell").nth(index)

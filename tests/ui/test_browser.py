@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from browser import Lab, command, open_page, row, run_cell, show_sidebar, wait_for_kernel
+from browser import Lab, command, open_notebook, open_page, row, run_cell, show_sidebar, wait_for_kernel
 from conftest import GPU_BYTES, IDLE_AFTER_SECONDS
 from playwright.sync_api import Browser, Page, expect
 
@@ -26,13 +26,6 @@ def page(lab: Lab, chromium: Browser) -> Page:
     page.on("pageerror", lambda error: pytest.fail(f"in the page: {error}"))
     show_sidebar(page)
     return page
-
-
-def open_notebook(page: Page, name: str) -> None:
-    """Open it in front, with its kernel ready."""
-    command(page, "docmanager:open", path=name)
-    page.wait_for_function("name => window.jupyterapp.shell.currentWidget?.context?.path === name", arg=name)
-    wait_for_kernel(page)
 
 
 def test_the_demo_notebook_is_kept_then_reclaimed_then_restored(lab: Lab, page: Page) -> None:

@@ -17,7 +17,7 @@ from jupyter_gpu_reclaim.bench.hub.hub_stand_in import admin_token, server_token
 from jupyter_gpu_reclaim.bench.hub.service_process import ServiceProcess
 from jupyter_gpu_reclaim.hub_link.service_calls import ServiceCalls
 
-STATUS_EVERY_SECONDS, TRANSITIONS_A_SECOND = 10.0, 50
+STATUS_EVERY_SECONDS, TRANSITIONS_A_SECOND, PAGE_EVERY_SECONDS = 10.0, 50, 3.0
 WINDOW_SECONDS = 5.0
 PAGES = ("", "servers", "servers?q=user00&sort=user", "server?user=user0007", "log", "log?user=user0007", "orders",
          "policies?user=user0007", "report")  # fmt: skip
@@ -59,7 +59,7 @@ class Crowd:
         try:
             await _while_none_ends(asyncio.sleep(warm_up), load)
             self._heard = Heard(seconds=seconds)
-            load.append(asyncio.create_task(self._look(seconds)))
+            load.append(asyncio.create_task(self._look()))
             await _while_none_ends(self._measure(seconds), load)
             return self._heard
         except Exception as error:
@@ -102,14 +102,13 @@ class Crowd:
             )
             self._heard.transitions.append(await _timed(push))
 
-    async def _look(self, seconds: float) -> None:
-        """Each page in turn, some dozen times each."""
+    async def _look(self) -> None:
+        """Each page in turn."""
         client = AsyncHTTPClient(force_instance=True)
         headers = {"Authorization": f"token {ADMIN}"}
-        pause = max(0.2, seconds / 15 / len(PAGES))
         while True:
             for page in PAGES:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(PAGE_EVERY_SECONDS)
                 took = await _timed(
                     client.fetch(self._service.url + page, headers=headers, request_timeout=60)
                 )

@@ -12,7 +12,8 @@ from jupyter_gpu_reclaim.bench.log.databases import Bare, Postgresql, Sqlite
 from jupyter_gpu_reclaim.core.model import Gpu
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts, Span
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
-from jupyter_gpu_reclaim.reclaim_log.usage import DAY, HOUR, KEPT, MINUTE, STEPS, UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage import UsageStore
+from jupyter_gpu_reclaim.reclaim_log.usage_rows import DAY, HOUR, KEPT, MINUTE, STEPS
 
 GPUS, KERNELS, ROUNDS = 8, 50, 15
 NOW = 1_790_000_000 // HOUR * HOUR

@@ -42,12 +42,18 @@ const BUSY_REASONS = ['running', 'gpu_busy'];
 // All is well with it, and it will be reclaimed in its time.
 const SETTLED_REASONS = ['recently_active', 'cooldown', 'thrashing', 'already_resident', 'turn', 'in_flight', 'dry_run'];
 
-/** Kernels in the order in which they want attention; those that wait by their place, then by size, then by name. */
-export function rowsOf(status: Status, now: Date, language: Language): Row[] {
+/**
+ * Kernels in the order in which they want attention; those that wait by their place, then by size, then by name.
+ * Those in `held` stay in its order, before the others.
+ */
+export function rowsOf(status: Status, now: Date, language: Language, held: readonly string[] = []): Row[] {
+  const places = new Map(held.map((kernelId, place) => [kernelId, place]));
+  const placeOf = (row: Row): number => places.get(row.kernelId) ?? held.length;
   return status.kernels
     .map(kernel => ({ row: rowOf(kernel, status.policy, now, language), kernel }))
     .sort(
       (a, b) =>
+        placeOf(a.row) - placeOf(b.row) ||
         ORDER.indexOf(a.row.state) - ORDER.indexOf(b.row.state) ||
         (a.kernel.decision.position ?? 0) - (b.kernel.decision.position ?? 0) ||
         b.kernel.footprint_bytes - a.kernel.footprint_bytes ||

@@ -1,0 +1,127 @@
+"""`python tests/ui/figures.py [minutes]`: what the page costs, for docs/bench.md. Wants a machine to itself.
+
+The bundle's bytes; the time from a reclaim's row in the log to its badge on screen; and the processor time of a page's
+process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open, taking turns.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+from browser import Lab, chromium, command, lab, open_notebook, open_page, row, run_cell, show_sidebar
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from jupyter_gpu_reclaim.sim.board import Board, MiB
+
+BUILT = Path(__file__).parents[2] / "jupyter_gpu_reclaim" / "labextension" / "static"
+FILL = "import torch\nx = torch.arange(16 * 2**20, dtype=torch.float32).to('simgpu')"
+TIMES = 20
+ROUNDS = 3
+SETTLED_SECONDS = 10
+WAYS = ("without us", "with us", "with our sidebar open")
+NOTE_THE_BADGE = """() => {
+    window.badgeAt = 0;
+    new MutationObserver(() => {
+        if (!document.querySelector('.jp-GpuReclaim-row[data-state=reclaimed]')) { window.badgeAt = 0; }
+        else if (!window.badgeAt) { requestAnimationFrame(() => { window.badgeAt ||= Date.now(); }); }
+    }).observe(document.querySelector('.jp-GpuReclaim'), { subtree: true, childList: true, attributes: true });
+}"""
+
+
+def badge_ms(server: Lab, page: Page) -> list[float]:
+    """Milliseconds from `reclaim_done` in the log to the first frame that shows the badge, of `TIMES` reclaims."""
+    page.evaluate(NOTE_THE_BADGE)
+    found = []
+    for _ in range(TIMES):
+        kernel = server.until(
+            lambda kernel, _: kernel["decision"]["reason"] == "recently_active", "fill.ipynb"
+        )
+        server.request("POST", f"/gpu-reclaim/api/kernels/{kernel['kernel_id']}/reclaim", {})
+        row(page, "fill.ipynb", "reclaimed").wait_for()
+        shown_at = page.wait_for_function("() => window.badgeAt").json_value()
+        log = server.request("GET", "/gpu-reclaim/api/log?event=reclaim_done&limit=1")
+        done_at = datetime.fromisoformat(log["transitions"][0]["at"]).timestamp()
+        found.append(shown_at - 1000 * done_at)
+        run_cell(page, 0)
+        row(page, "fill.ipynb", "resident").wait_for()
+    return found
+
+
+def processor_seconds(browser: Browser) -> float:
+    """What all renderers of the browser have used so far."""
+    session = browser.new_browser_cdp_session()
+    processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+    session.detach()
+    ticks = 0
+    for process in processes:
+        if process["type"] == "renderer":
+            fields = Path(f"/proc/{process['id']}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def idle_percent(server: Lab, browser: Browser, way: str, seconds: float) -> float:
+    """Percent of one core that an untouched page with a notebook takes."""
+    set_disabled(server, way == WAYS[0])
+    page = open_page(browser, server, "lab?reset")
+    open_notebook(page, "fill.ipynb")
+    if way == WAYS[2]:
+        show_sidebar(page)
+    page.wait_for_timeout(1000 * SETTLED_SECONDS)
+    before, began = processor_seconds(browser), time.monotonic()
+    page.wait_for_timeout(1000 * seconds)
+    used, took = processor_seconds(browser) - before, time.monotonic() - began
+    page.close()
+    return 100 * used / took
+
+
+def set_disabled(server: Lab, disabled: bool) -> None:
+    """Whether the page loads us. JupyterLab reads it with each page."""
+    path = server.server.folder / "config" / "labconfig" / "page_config.json"
+    names = {"@jupyterlab/apputils-extension:announcements": True, "jupyter-gpu-reclaim": disabled}
+    path.write_text(json.dumps({"disabledExtensions": names}))
+
+
+def main(minutes: float) -> None:
+    """Show all figures."""
+    size = sum(len(gzip.compress(script.read_bytes())) for script in BUILT.glob("*.js"))
+    print(f"bundle, gzipped: {size / 1000:.1f} kB", flush=True)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Board.create(Path(scratch) / "board", [("GPU", 256 * MiB)], context_bytes=16 * MiB) as board,
+        lab(Path(scratch) / "lab", board) as server,
+        sync_playwright() as playwright,
+    ):
+        server.notebook("fill.ipynb", [FILL])
+        browser = chromium(playwright)
+        page = open_page(browser, server, "lab")
+        show_sidebar(page)
+        open_notebook(page, "fill.ipynb")
+        run_cell(page, 0)
+        times = badge_ms(server, page)
+        command(page, "docmanager:save")
+        page.close()
+        print(
+            f"reclaim to badge, {len(times)} times: median {statistics.median(times):.0f} ms, most {max(times):.0f} ms",
+            flush=True,
+        )
+        percents: dict[str, list[float]] = {way: [] for way in WAYS}
+        for _ in range(ROUNDS if minutes else 0):
+            for way in WAYS:
+                percents[way].append(idle_percent(server, browser, way, 60 * minutes / ROUNDS))
+        for way, found in percents.items():
+            shown = ", ".join(f"{percent:.2f}" for percent in found)
+            print(f"idle page {way}: {shown} % of one core", flush=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 3.0)
