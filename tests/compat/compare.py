@@ -25,7 +25,13 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SUITES = {"jupyter_server": "server", "ipykernel": "kernels", "nbclient": "kernels"}
-OWN_LOOPS = ("-p", "no:asyncio")  # jupyter_server's tests run their coroutines by pytest-jupyter
+COROUTINES = {
+    "server": ("-p", "no:asyncio"),  # they are run by pytest-jupyter
+    "kernels": (
+        "-o",
+        "asyncio_default_fixture_loop_scope=function",
+    ),  # unset, it is a warning and so an error
+}
 AGAIN = 3
 LIMIT_SECONDS = 1500
 
@@ -45,10 +51,11 @@ class Suite:
         """Run all or some of its tests once more."""
         report = self.folder.parent / f"{self.name}-{how}-{len(self.runs[how])}.json"
         environment = {**os.environ, "COMPAT_REPORT": str(report), "PYTHONPATH": str(HERE)}
+        environment["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
         if how == "with":
             environment["COMPAT_WITH_US"] = SUITES[self.name]
-        plugins = ["-p", "with_us", *(OWN_LOOPS if SUITES[self.name] == "server" else ())]
-        command = [str(python), "-P", "-m", "pytest", *plugins, "-q", "--tb=short"]
+        options = ["-p", "with_us", *COROUTINES[SUITES[self.name]], "-q", "--tb=short"]
+        command = [str(python), "-P", "-m", "pytest", *options]
         print(f"{self.name} {self.version} {how} us", flush=True)
         with report.with_suffix(".log").open("w") as log:
             subprocess.run(
