@@ -84,6 +84,8 @@ NOT_RUN = {
     "jupyter gpu-reclaim bench --only engine --markdown FILE": _BENCH,
     "jupyter gpu-reclaim bench --only engine --device cuda": "needs a GPU",
     "jupyter gpu-reclaim bench --only plan": _BENCH,
+    "jupyter gpu-reclaim bench --only hub": _BENCH,
+    "python -m jupyter_gpu_reclaim.bench.hub SECONDS": _BENCH,
     "python -m jupyter_gpu_reclaim.bench.plan": _BENCH,
     "python -m jupyter_gpu_reclaim.hub": "tests/hub starts it under a real hub",
     "jupyter gpu-reclaim log --follow": "goes on for ever; tests/log/test_listing.py follows",
