@@ -70,6 +70,8 @@ NOT_RUN = {
     "make compat": "runs other projects' suites, for many minutes",
     "make wheel-test": "builds and installs the wheel; tests/ui/test_wheel.py shows a wheel's sidebar",
     "make hub-demo": "runs until it is ended; tests/hub drives the same hub",
+    ".venv/bin/python tests/ui/figures.py": "measures for minutes; tests/ui drives the same pages",
+    "make .venv/test": _TESTS,
     "make test": _TESTS,
     "make lint": _TESTS,
     "make bench": _BENCH,

@@ -65,7 +65,7 @@ export class LogView extends ReactWidget {
             { label: trans.__('CSV'), address: model.logFile(filters, 'csv') },
             { label: trans.__('JSON Lines'), address: model.logFile(filters, 'jsonl') }
           ]}
-          onChange={question => this.ask(question)}
+          onChange={change => this.ask({ ...this.asked, ...change })}
           trans={trans}
         />
         {this.problem && <p role="alert">{trans.__('The log cannot be read now: %1', this.problem)}</p>}

@@ -117,9 +117,10 @@ def main(minutes: float) -> None:
         for _ in range(ROUNDS if minutes else 0):
             for way in WAYS:
                 percents[way].append(idle_percent(server, browser, way, 60 * minutes / ROUNDS))
-        for way, found in percents.items() if minutes else ():
-            shown = ", ".join(f"{percent:.2f}" for percent in found)
-            print(f"idle page {way}: {shown} % of one core", flush=True)
+                print(f"idle page {way}: {percents[way][-1]:.2f} % of one core", flush=True)
+        for way, found in percents.items():
+            if found:
+                print(f"idle page {way}: median {statistics.median(found):.2f} % of one core", flush=True)
         browser.close()
 
 

@@ -16,12 +16,13 @@ export interface LogFiltersProps {
   gpus: Choice[];
   /** Files of what the filters let pass. */
   files: { label: string; address: string }[];
-  onChange(question: LogQuestion): void;
+  /** What is new in the question: another change may not have been drawn yet. */
+  onChange(change: Partial<LogQuestion>): void;
   trans: TranslationBundle;
 }
 
 export function LogFilterBar({ question, notebooks, gpus, files, onChange, trans }: LogFiltersProps): JSX.Element {
-  const change = (name: keyof LogQuestion) => (value: string) => onChange({ ...question, [name]: value });
+  const change = (name: keyof LogQuestion) => (value: string) => onChange({ [name]: value });
   const reasons = REASONS.map(reason => ({ id: reason, label: reason.replaceAll('_', ' ') }));
   return (
     <div className="jp-GpuReclaimLog-filters" role="search" aria-label={trans.__('Filters')}>
