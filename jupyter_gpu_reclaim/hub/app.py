@@ -28,6 +28,8 @@ from jupyter_gpu_reclaim.reclaim_log.retention import Retention
 
 MOST_BODY_BYTES = 4 << 20
 DEFAULT_PREFIX = "/services/gpu-reclaim/"
+AT_THE_DOOR = 4096
+"""Connections that wait to be taken: after a restart all servers come at once. The system may allow fewer."""
 SWITCH_SECONDS = 0.0005
 """Python's interval for switching threads: at ten times that, its default, who pushes waits long while others write."""
 
@@ -151,7 +153,7 @@ class GpuReclaimHub(Application):
             await service.start()
             server = HTTPServer(self.web(service), max_body_size=MOST_BODY_BYTES, xheaders=True)
             where = urlsplit(self.url)
-            server.listen(where.port or 80, where.hostname or "127.0.0.1")
+            server.listen(where.port or 80, where.hostname or "127.0.0.1", backlog=AT_THE_DOOR)
             started.callback(server.stop)
             self.log.info("The GPU reclaim service listens at %s%s", self.url.rstrip("/"), self.prefix)
             await ending.wait()
