@@ -194,7 +194,7 @@ def main() -> None:
         won_back = re.search(r"memory won back +([\d.]+) GiB-hours", printed["report"])
         assert won_back, printed
         assert float(won_back[1]) > 0, printed
-        print(printed["log"], printed["report"].split("\n\n")[0], sep="\n")
+        print(printed["log"], won_back[0], sep="\n")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ async def printed_by_tag(folder: Path) -> dict[str, str]:
         notebook = await server.open_notebook(lab.GUIDED)
         for tags, source in cells(lab.GUIDED):
             if "after-idle" in tags:
-                await notebook.wait_for_phase("reclaimed")
+                await notebook.wait_for_phase("reclaimed", 120)
             output = await notebook.run(source)
             printed |= dict.fromkeys(tags, output)
     return printed

@@ -78,8 +78,9 @@ def missing() -> str | None:
 
 
 def proxy_command() -> str | None:
-    """The proxy of the front end's packages or of this environment, else the one on the PATH."""
-    places = (ROOT / "node_modules" / ".bin", Path(sys.executable).parent, os.environ["PATH"])
+    """The proxy of the front end's packages, where there is a node for it, or of this environment, or on the PATH."""
+    of_node = [ROOT / "node_modules" / ".bin"] if shutil.which("node") else []
+    places = (*of_node, Path(sys.executable).parent, os.environ["PATH"])
     return shutil.which("configurable-http-proxy", path=":".join(map(str, places)))
 
 

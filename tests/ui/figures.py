@@ -1,7 +1,7 @@
 """`python tests/ui/figures.py [minutes]`: what the page costs, for docs/bench.md. Wants a machine to itself.
 
-The bundle's bytes; the time from a reclaim's row in the log to its badge on screen; and the processor time of a page's
-process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open, taking turns.
+The bundle's bytes; the time from a reclaim's row in the log to its badge on screen; and the processor time of the
+page's process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open, taking turns.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jupyter_gpu_reclaim.sim.board import Board, MiB
 
 BUILT = Path(__file__).parents[2] / "jupyter_gpu_reclaim" / "labextension" / "static"
 FILL = "import torch\nx = torch.arange(16 * 2**20, dtype=torch.float32).to('simgpu')"
-TIMES = 20
+TIMES = 10
 ROUNDS = 3
 SETTLED_SECONDS = 10
 WAYS = ("without us", "with us", "with our sidebar open")
@@ -117,7 +117,7 @@ def main(minutes: float) -> None:
         for _ in range(ROUNDS if minutes else 0):
             for way in WAYS:
                 percents[way].append(idle_percent(server, browser, way, 60 * minutes / ROUNDS))
-        for way, found in percents.items():
+        for way, found in percents.items() if minutes else ():
             shown = ", ".join(f"{percent:.2f}" for percent in found)
             print(f"idle page {way}: {shown} % of one core", flush=True)
         browser.close()
