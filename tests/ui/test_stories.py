@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from jupyter_gpu_reclaim.sim.board import Board
 
-IDLE_AFTER_SECONDS = 14  # its user is warned at half of it, and has the other half to answer
+IDLE_AFTER_SECONDS = 40  # its user is warned at half of it, and a busy machine has the other half to click
 STATUS, PREFETCH, HISTORY = "**/gpu-reclaim/api/status?*", "**/prefetch?*", "**/gpu-reclaim/api/history?*"
 SETTINGS = "/api/settings/jupyter-gpu-reclaim:plugin"
 ACTIVE_CELL = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell:nth-child(2) .cm-content"
