@@ -9,7 +9,7 @@ an answer. Between these nothing can change, so nobody is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 from itertools import count
@@ -46,11 +46,15 @@ ROOM_WAIT = 30 * SECOND
 """The product's `room_wait_seconds`: what waits longer is counted as an out of memory, and waits on."""
 MOVING = "moving"
 """A wait's cause while the kernel's own bytes are on their way."""
-_ARRIVAL, _END, _MOVED, _LOOK = range(4)
+_ARRIVAL, _END, _MOVED, _LOOK, _POLICY, _GONE = range(6)
+NEVER_ENDS: Mapping[str, int] = {}
 
 
 class GpuReplay:
-    """The kernels of one GPU over `span` microseconds. `witness` sees each round; `rows`, if given, each transition."""
+    """The kernels of one GPU over `span` microseconds. `witness` sees each round; `rows`, if given, each transition.
+
+    `later` are policies that take the first one's place, each from its instant on; `ends` says when kernels end, by id.
+    """
 
     def __init__(
         self,
@@ -63,8 +67,10 @@ class GpuReplay:
         witness: Witness | None = None,
         rows: list[Transition] | None = None,
         begin_reclaimed: bool = False,
+        later: Sequence[tuple[int, Policy]] = (),
+        ends: Mapping[str, int] = NEVER_ENDS,
     ) -> None:
-        self.uuid, self.span, self.policy, self.machine = uuid, span, policy, machine
+        self.uuid, self.span, self.machine = uuid, span, machine
         self.tick = max(1, round(tick_seconds * SECOND))
         self.seats = [Seat(number, kernel, uuid) for number, kernel in enumerate(kernels)]
         self.tally = Tally(gpu_time=span)
@@ -83,12 +89,13 @@ class GpuReplay:
         self._overtaken: Mapping[str, int] = {}
         self._short_since: Mapping[str, datetime] = {}
         self._moves = Moves(uuid, machine, policy, self.tally, rows)
-        first = looks.first_look(uuid, policy)
-        self._first_look = span if first is None else first
-        self._limit = round(policy.restore_timeout.total_seconds() * SECOND)
-        self._quick = round(policy.pressure_idle_after.total_seconds() * SECOND)
-        self._at_once = bool(policy.max_running_per_gpu or not self._quick or not policy.idle_after)
+        self._adopt(policy)
+        self._later = later
+        for number, (at, _) in enumerate(later):
+            self._push(at, _POLICY, number)
         for seat in self.seats:
+            if seat.trace.kernel_id in ends:
+                self._push(ends[seat.trace.kernel_id], _GONE, seat.number)
             seat.priority = priority_of(seat.holding(), policy)
             seat.seen = None
             if begin_reclaimed:
@@ -104,7 +111,13 @@ class GpuReplay:
             now = events[0][0]
             while events and events[0][0] == now:
                 _, _, kind, number, generation = heappop(events)
-                if kind == _ARRIVAL:
+                if kind == _POLICY:
+                    self._change_policy(self._later[number][1], now)
+                elif number >= 0 and seats[number].phase is Phase.GONE:
+                    continue
+                elif kind == _GONE:
+                    self._gone(seats[number], now)
+                elif kind == _ARRIVAL:
                     self._arrive(seats[number], now)
                 elif kind == _END:
                     self._end(seats[number], now)
@@ -123,6 +136,41 @@ class GpuReplay:
 
     def _next_tick(self, at: int) -> int:
         return -(-at // self.tick) * self.tick
+
+    # -- what comes from outside: another policy, a kernel's end ----------------------------------------------------
+
+    def _adopt(self, policy: Policy) -> None:
+        self.policy = policy
+        first = looks.first_look(self.uuid, policy)
+        self._first_look = self.span if first is None else first
+        self._limit = round(policy.restore_timeout.total_seconds() * SECOND)
+        self._quick = round(policy.pressure_idle_after.total_seconds() * SECOND)
+        self._at_once = bool(policy.max_running_per_gpu or not self._quick or not policy.idle_after)
+
+    def _change_policy(self, policy: Policy, now: int) -> None:
+        self._adopt(policy)
+        self._moves.adopt(policy)
+        for seat in self._live.values():
+            seat.look_at = now  # when each was to be looked at rests on the policy before
+        self._ask = True
+
+    def _gone(self, seat: Seat, now: int) -> None:
+        """Its memory is free, wherever it was; a cell that waited has waited until now."""
+        if seat.running_since is not None:
+            self._count_running(now, -1)
+        if seat.cause is not None:
+            self._because(seat, None, now)
+            self._waiting -= 1
+            self.tally.waits.append(seat.waited)
+        if seat.phase in (Phase.RESIDENT, Phase.RECLAIMING):
+            self._used -= seat.footprint
+        else:
+            self._away -= seat.footprint
+        self._moves.happened(seat, Event.KERNEL_GONE, now)
+        seat.begun = seat.running_since = seat.waiting_since = seat.place_wanted = None
+        seat.footprint = seat.room_wanted = 0
+        self._live.pop(seat.number, None)
+        self._ask = True
 
     # -- cells ------------------------------------------------------------------------------------------------------
 

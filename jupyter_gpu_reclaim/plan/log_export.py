@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,32 +33,45 @@ def read(path: Path) -> Trace:
                 by_kernel[row["kernel_id"]].append(row)
             except (ValueError, TypeError, KeyError) as error:
                 raise BadTrace(f"{path}:{number}: no row of an exported log: {error}") from None
-    stretches = [stretch for rows in by_kernel.values() for stretch in _stretches(rows)]
-    if not stretches:
+    found = [stretch for rows in by_kernel.values() for stretch in stretches(rows)]
+    if not found:
         raise BadTrace(f"{path}: no reclaim in it")
-    beginning = min(began for began, _, _ in stretches)
+    beginning = min(began for began, _, _ in found)
     return assembled(
         Row(
             row["kernel_id"], row.get("owner") or "", row.get("label") or "",
             (began - beginning) // _MICROSECOND, (ended - began) // _MICROSECOND, sum(row["footprint"].values()),
         )
-        for began, ended, row in stretches
+        for began, ended, row in found
     )  # fmt: skip
 
 
-def _stretches(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[datetime, datetime, Mapping[str, Any]]]:
-    """Beginning, end and a row with the footprint of each stretch of use."""
+def idle_by_default(row: Mapping[str, Any]) -> timedelta:
+    """For how long the kernel of a reclaim had been idle, if its policy was the default."""
+    return _IDLE_FOR.get(row.get("reason"), Policy().pressure_idle_after)
+
+
+def stretches(
+    rows: Sequence[Mapping[str, Any]],
+    idle_for: Callable[[Mapping[str, Any]], timedelta] = idle_by_default,
+    until: datetime | None = None,
+) -> Iterator[tuple[datetime, datetime, Mapping[str, Any]]]:
+    """Beginning, end and a row with the footprint of each stretch of use of one kernel.
+
+    `idle_for` says for how long a kernel had been idle at its reclaim. What came back and was not reclaimed again is
+    taken to be in use until `until`; where that is not given, for no time.
+    """
     back_at = None
     last = None
     for row in sorted(rows, key=lambda row: row["at"]):
         if row["event"] == Event.RESTORE_DONE:
             back_at, last = row["at"], row
         elif row["event"] == Event.RECLAIM_STARTED:
-            used_at = row["at"] - _IDLE_FOR.get(row.get("reason"), Policy().pressure_idle_after)
+            used_at = row["at"] - idle_for(row)
             began = used_at if back_at is None else min(back_at, used_at)
             yield began, used_at, row
             back_at = last = None
         elif row["event"] == Event.RECLAIM_REFUSED:
             back_at, last = row["at"], row
-    if back_at is not None:
-        yield back_at, back_at, last
+    if back_at is not None and last is not None:
+        yield back_at, back_at if until is None else max(back_at, until), last

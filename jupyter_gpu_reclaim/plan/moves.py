@@ -27,6 +27,10 @@ class Moves:
         self._serial = count()
         self.residence: Mapping[str, timedelta] = {}
 
+    def adopt(self, policy: Policy) -> None:
+        """Another policy holds from now on."""
+        self._policy = policy
+
     def start(self, seat: Seat, event: Event, reason: Reason, now: int) -> int:
         """A reclaim or a restore begins. When it will be done."""
         self.happened(seat, event, now, reason)
