@@ -37,7 +37,7 @@ MAY_IMPORT = {
         "hub_link",
         "agent",
     },
-    "hub": {"core", "ports", "config", "reconciler", "reclaim_log", "report"},
+    "hub": {"core", "ports", "config", "reconciler", "reclaim_log", "report", "plan"},
     "hub_link": {"core", "ports", "reclaim_log", "reconciler"},
     "plan": {"core", "ports", "config", "reconciler", "reclaim_log"},
     "report": {"core", "ports", "log_config", "reclaim_log"},

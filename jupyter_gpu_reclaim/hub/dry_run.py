@@ -1,0 +1,252 @@
+"""What other rules would have made of a time in the log: its kernels replayed under the rules in force and under those.
+
+Pure. Kernels of one GPU are replayed together where they have the same settings at every time, under both rules: a
+replay's `decide()` takes one policy. What differs in settings is replayed as if each group had the GPU to itself.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any
+
+from jupyter_gpu_reclaim.core.model import Event, Policy, Reason, Transition
+from jupyter_gpu_reclaim.core.policy_rules import Subject, bounded, first_fit, narrowed
+from jupyter_gpu_reclaim.hub.policies import Book
+from jupyter_gpu_reclaim.plan.costs import Machine
+from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
+from jupyter_gpu_reclaim.plan.log_export import stretches
+from jupyter_gpu_reclaim.plan.tally import GIB_HOUR, Tally
+from jupyter_gpu_reclaim.plan.trace import SECOND, Row, TraceKernel, assembled
+
+EVENTS = (
+    Event.RECLAIM_STARTED,
+    Event.RECLAIM_DONE,
+    Event.RECLAIM_REFUSED,
+    Event.RESTORE_STARTED,
+    Event.RESTORE_DONE,
+    Event.KERNEL_GONE,
+)
+"""What of the log is read."""
+TICK_SECONDS = 5.0  # the default of `tick_seconds`
+HOST_BYTES = 1 << 50  # more than there is anywhere: the log does not say how much there was
+UNKNOWN_GPU = Machine().gpu_bytes  # where no server has said lately how large it is
+Schedule = tuple[tuple[int, Policy], ...]
+"""A policy from each instant on, in microseconds from the beginning; the first is at 0."""
+
+NOT_MODELLED = (
+    "The log has no cells. A notebook is taken to be in use from a restore until it had been idle for as long as the "
+    "rules in force ask; rests shorter than that are not seen, so rules that reclaim sooner may bring more GiB-h and "
+    "more waits than are counted here.",
+    "Notebooks that were never reclaimed nor restored in this time, kernels on several GPUs, and what others did on the "
+    "GPUs are not in it; nor are pins, reclaims by hand, early restores, background work and alarms.",
+    "Users' own tighter settings are not known here: everybody is taken to have the defaults within the rules. The rules "
+    "in force, overrides included, are taken to have held all the time, and groups to be as last heard of.",
+    "Users with different settings are replayed as if each group of equals had the GPU to itself, so that waits of one "
+    "for the other's room are not counted. Host memory is taken to suffice, and contexts to need no room.",
+    "A move takes as long as was published for one card (4 GB/s out, 7 GB/s in, after 0.05 s), not as measured here.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What happened from `since` to `until`, oldest first; whose each kernel is; and how large GPUs are, if known."""
+
+    rows: tuple[Transition, ...]
+    since: datetime
+    until: datetime
+    subjects: Mapping[str, Subject]  # by kernel id
+    gpu_bytes: Mapping[str, int]
+
+    @property
+    def span(self) -> int:
+        """In microseconds."""
+        return self.offset(self.until)
+
+    def offset(self, at: datetime) -> int:
+        """Microseconds from the beginning, within the time."""
+        return (min(max(at, self.since), self.until) - self.since) // timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """What one set of rules brings."""
+
+    reclaimed_gib_hours: float = 0.0
+    waits: int = 0
+    waited_seconds: float = 0.0
+    restores: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Both, over the same kernels, and what the log itself has of these kernels, to hold the first against."""
+
+    since: datetime
+    until: datetime
+    kernels: int
+    left_out: int  # kernels on several GPUs
+    split_gpus: int  # on which users with different settings are replayed apart
+    unknown_gpus: int  # whose size is not known
+    logged_gib_hours: float
+    logged_restores: int
+    in_force: Brought
+    tried: Brought
+
+    @property
+    def sentence(self) -> str:
+        """The difference in words."""
+        return (
+            f"The rules tried would have reclaimed {_more(self.tried.reclaimed_gib_hours - self.in_force.reclaimed_gib_hours)}"
+            f" and caused {_count(self.tried.waits - self.in_force.waits, 'wait')}, as far as the log can tell."
+        )
+
+
+def compare(past: Past, in_force: Book, tried: Book) -> Comparison:
+    """Replay that time twice."""
+    by_kernel: dict[str, list[Transition]] = defaultdict(list)
+    for row in past.rows:
+        by_kernel[row.kernel_id].append(row)
+    known = {kernel_id: (_gpus(rows), rows) for kernel_id, rows in by_kernel.items()}
+    one_gpu = {kernel_id: (*gpus, rows) for kernel_id, (gpus, rows) in known.items() if len(gpus) == 1}
+    schedules = _Schedules(past, in_force), _Schedules(past, tried)
+    groups: dict[tuple[str, int, int], list[TraceKernel]] = defaultdict(list)
+    ends: dict[str, int] = {}
+    for kernel_id, (gpu, rows) in sorted(one_gpu.items()):
+        subject = past.subjects.get(kernel_id) or Subject(user=rows[0].owner)
+        numbers = [each.number(subject) for each in schedules]
+        kernel = _trace(past, rows, schedules[0].known[numbers[0]])
+        if kernel is not None:
+            groups[gpu, *numbers].append(kernel)
+        ended = next((row.at for row in rows if row.event is Event.KERNEL_GONE), None)
+        if ended is not None:
+            ends[kernel_id] = past.offset(ended)
+    tallies = Tally(), Tally()
+    for (gpu, *numbers), kernels in groups.items():
+        machine = Machine(
+            gpu_bytes=past.gpu_bytes.get(gpu, UNKNOWN_GPU), host_bytes=HOST_BYTES, context_bytes=0
+        )
+        for total, each, number in zip(tallies, schedules, numbers, strict=True):
+            (_, first), *later = each.known[number]
+            total.add(GpuReplay(gpu, kernels, past.span, first, machine, TICK_SECONDS, later=later, ends=ends).run())
+    gpus = [gpu for gpu, *_ in groups]
+    return Comparison(
+        since=past.since,
+        until=past.until,
+        kernels=sum(map(len, groups.values())),
+        left_out=sum(len(found) > 1 for found, _ in known.values()),
+        split_gpus=sum(gpus.count(gpu) > 1 for gpu in set(gpus)),
+        unknown_gpus=len(set(gpus) - past.gpu_bytes.keys()),
+        logged_gib_hours=sum(_logged(past, rows) for _, rows in one_gpu.values()) / GIB_HOUR,
+        logged_restores=sum(row.event is Event.RESTORE_DONE for _, rows in one_gpu.values() for row in rows),
+        in_force=_brought(tallies[0]),
+        tried=_brought(tallies[1]),
+    )
+
+
+class _Schedules:
+    """Each different schedule of settings once, by number."""
+
+    def __init__(self, past: Past, book: Book) -> None:
+        self._past, self._book = past, book
+        self._of: dict[Subject, int] = {}
+        self.known: list[Schedule] = []
+
+    def number(self, subject: Subject) -> int:
+        """Of the one that is this subject's."""
+        if subject not in self._of:
+            schedule = schedule_of(self._book, subject, self._past)
+            if schedule not in self.known:
+                self.known.append(schedule)
+            self._of[subject] = self.known.index(schedule)
+        return self._of[subject]
+
+
+def schedule_of(book: Book, subject: Subject, past: Past) -> Schedule:
+    """The settings that the rules make for this subject, and when they change."""
+    rules = narrowed(book.rules, subject)
+    timed = any(rule.match.days or rule.match.hours for rule in rules)
+    found: list[tuple[int, Policy]] = []
+    for at in sorted({past.since, *(_changes(book, past) if timed else ())}):
+        policy, _ = bounded(Policy(), (), first_fit(rules, subject, at, book.zone))
+        if policy.mode == "dry_run":
+            policy = replace(policy, mode="off")  # a dry run moves nothing
+        if not found or found[-1][1] != policy:
+            found.append((past.offset(at), policy))
+    return tuple(found)
+
+
+def _changes(book: Book, past: Past) -> Iterator[datetime]:
+    """Instants at which a rule may begin or cease to hold."""
+    minutes = {0} | {
+        minute % 1440
+        for rule in book.rules
+        if rule.match.hours is not None
+        for minute in (rule.match.hours.begin, rule.match.hours.end)
+    }
+    day, last = past.since.astimezone(book.zone).date(), past.until.astimezone(book.zone).date()
+    while day <= last:
+        for minute in minutes:
+            local = datetime(day.year, day.month, day.day, minute // 60, minute % 60, tzinfo=book.zone)
+            if past.since < local.astimezone(UTC) < past.until:
+                yield local.astimezone(UTC)
+        day += timedelta(days=1)
+
+
+def _trace(past: Past, rows: Sequence[Transition], schedule: Schedule) -> TraceKernel | None:
+    """The kernel's stretches of use as cells; None: the log has nothing of the kind."""
+    ended = next((row.at for row in rows if row.event is Event.KERNEL_GONE), past.until)
+
+    def idle_for(row: Mapping[str, Any]) -> timedelta:
+        if row["reason"] is Reason.REQUESTED:
+            return timedelta(0)
+        policy = [policy for at, policy in schedule if at <= past.offset(row["at"])][-1]
+        return policy.idle_after if row["reason"] is Reason.IDLE else policy.pressure_idle_after
+
+    read = [
+        {"at": row.at, "event": row.event, "reason": row.reason, "footprint": row.footprint}
+        for row in rows
+        if row.footprint
+    ]
+    cells = [
+        Row(rows[0].kernel_id, rows[0].owner, rows[0].label, past.offset(began),
+            past.offset(used) - past.offset(began), sum(row["footprint"].values()))
+        for began, used, row in stretches(read, idle_for, ended)
+    ]  # fmt: skip
+    return assembled(cells).kernels[0] if cells else None
+
+
+def _gpus(rows: Iterable[Transition]) -> set[str]:
+    return set(chain.from_iterable(row.footprint for row in rows))
+
+
+def _logged(past: Past, rows: Sequence[Transition]) -> int:
+    """Bytes × microseconds in host memory by the log itself, from this time's first row of the kernel on."""
+    total, since, held = 0, None, 0
+    for row in rows:
+        if since is not None and row.event in (Event.RESTORE_STARTED, Event.KERNEL_GONE):
+            total += held * (past.offset(row.at) - since)
+            since = None
+        elif row.event is Event.RECLAIM_DONE:
+            since, held = past.offset(row.at), sum(row.footprint.values())
+    return total + (held * (past.span - since) if since is not None else 0)
+
+
+def _brought(tally: Tally) -> Brought:
+    return Brought(
+        reclaimed_gib_hours=tally.reclaimed_gib_hours,
+        waits=len(tally.waits),
+        waited_seconds=sum(tally.waits) / SECOND,
+        restores=tally.events[Event.RESTORE_DONE.value],
+    )
+
+
+def _more(gib_hours: float) -> str:
+    return f"{abs(gib_hours):,.1f} GiB-h {'less' if round(gib_hours, 1) < 0 else 'more'}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{abs(number):,} {'fewer' if number < 0 else 'more'} {what}{'' if abs(number) == 1 else 's'}"
