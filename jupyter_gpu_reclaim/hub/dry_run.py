@@ -131,7 +131,9 @@ def compare(past: Past, in_force: Book, tried: Book) -> Comparison:
         )
         for total, each, number in zip(tallies, schedules, numbers, strict=True):
             (_, first), *later = each.known[number]
-            total.add(GpuReplay(gpu, kernels, past.span, first, machine, TICK_SECONDS, later=later, ends=ends).run())
+            total.add(
+                GpuReplay(gpu, kernels, past.span, first, machine, TICK_SECONDS, later=later, ends=ends).run()
+            )
     gpus = [gpu for gpu, *_ in groups]
     return Comparison(
         since=past.since,

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.fleet import FleetServer
+from jupyter_gpu_reclaim.core.policy_rules import Subject
 
 Key = tuple[str, str]
 SILENT_AFTER = timedelta(seconds=40)
@@ -77,3 +78,14 @@ class Bells:
         events.discard(event)
         if not events:
             self._listening.pop(key, None)
+
+
+def subject_of(server: FleetServer) -> Subject:
+    """Whom rules are asked for."""
+    return Subject(
+        user=server.user,
+        groups=server.groups,
+        server=server.server,
+        profile=server.profile,
+        gpus=frozenset(gpu.name for gpu in server.gpus.values()),
+    )

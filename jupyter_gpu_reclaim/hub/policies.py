@@ -52,6 +52,20 @@ class Policies:
         """All in the order in which they are tried."""
         return self._overrides + self._book.rules
 
+    @property
+    def book(self) -> Book:
+        """The rules of the configuration, without the overrides."""
+        return self._book
+
+    @property
+    def in_force(self) -> Book:
+        """The rules that hold now, the overrides among them."""
+        return self.with_rules(self._book)
+
+    def with_rules(self, book: Book) -> Book:
+        """What would hold if these were the rules of the configuration: the standing overrides go before them."""
+        return Book(self._overrides + book.rules, book.zone)
+
     def override(self, standing: Iterable[Override]) -> bool:
         """Have these overrides before the rules; whether anything changed. One that is no rule any more is left out."""
         before, found = self._overrides, []

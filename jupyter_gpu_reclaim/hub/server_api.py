@@ -18,7 +18,8 @@ from jupyter_gpu_reclaim.core.model import Transition
 from jupyter_gpu_reclaim.core.policy_rules import Subject
 from jupyter_gpu_reclaim.core.wire import WireError, from_json
 from jupyter_gpu_reclaim.hub.auth import OwnServer
-from jupyter_gpu_reclaim.hub.service import Service, subject_of, version
+from jupyter_gpu_reclaim.hub.fleet import subject_of
+from jupyter_gpu_reclaim.hub.service import Service, version
 from jupyter_gpu_reclaim.ports import LogUnavailable
 
 logger = logging.getLogger(__name__)

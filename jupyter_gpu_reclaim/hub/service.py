@@ -18,7 +18,8 @@ from jupyter_gpu_reclaim.core.policy_rules import Subject
 from jupyter_gpu_reclaim.core.policy_text import rule_from
 from jupyter_gpu_reclaim.core.wire import instant
 from jupyter_gpu_reclaim.hub.broker import Broker
-from jupyter_gpu_reclaim.hub.fleet import Bells, Fleet, Key
+from jupyter_gpu_reclaim.hub.dry_run_process import DryRuns
+from jupyter_gpu_reclaim.hub.fleet import Bells, Fleet, Key, subject_of
 from jupyter_gpu_reclaim.hub.ingest import RowIngest, StatusIngest
 from jupyter_gpu_reclaim.hub.policies import Policies
 from jupyter_gpu_reclaim.hub.records import Act, Order, SeenServer
@@ -37,7 +38,7 @@ TOO_LATE = "Its server was not there to answer within an hour."
 
 
 class Service:
-    """What handlers may use: `log` and `store`, `fleet`, `policies`, `broker`, `bells` and `clock`."""
+    """What handlers may use: `log` and `store`, `fleet`, `policies`, `broker`, `bells`, `dry_runs` and `clock`."""
 
     def __init__(
         self, db_url: str, clock: Clock, policies: Policies, retention: Retention | None = None
@@ -53,6 +54,7 @@ class Service:
         self.rows = RowIngest(self.log)
         self.statuses = StatusIngest(HubStore(self._behind))
         self.usage = FleetUsage(self.fleet, self._behind, clock)
+        self.dry_runs = DryRuns(self._behind, self.fleet, policies, clock)
         self.with_orders: set[Key] = set()
         self._retention = retention
         self._housekept_at: datetime | None = None
@@ -74,6 +76,7 @@ class Service:
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
+        await self.dry_runs.stop()
         await self.broker.stop()
         await self.usage.stop()
         await self.statuses.stop()
@@ -220,17 +223,6 @@ class Service:
             actor=actor,
             detail=detail,
         )
-
-
-def subject_of(server: FleetServer) -> Subject:
-    """Whom rules are asked for."""
-    return Subject(
-        user=server.user,
-        groups=server.groups,
-        server=server.server,
-        profile=server.profile,
-        gpus=frozenset(gpu.name for gpu in server.gpus.values()),
-    )
 
 
 def order_to_json(order: Order) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def by_hand(idle_minutes: float) -> float:
     return 4 * a + 2 * b
 
 
-TICKS = 6 * 4 * 5 / 3600  # GiB-hours: four reclaims of at most 4 GiB, each at the next look, 5 s later at most
+TICKS = (
+    6 * 4 * 5 / 3600
+)  # GiB-hours: four reclaims of at most 4 GiB, each at the next look, 5 s later at most
 
 
 def test_a_shorter_idle_time_reclaims_more() -> None:

@@ -20,9 +20,9 @@ from jupyter_gpu_reclaim.core.fleet_view import (
     waiting,
 )
 from jupyter_gpu_reclaim.core.policy_rules import first_fit
+from jupyter_gpu_reclaim.hub.fleet import subject_of
 from jupyter_gpu_reclaim.hub.pages.page import HubPage, page_of
 from jupyter_gpu_reclaim.hub.pages.words import share
-from jupyter_gpu_reclaim.hub.service import subject_of
 
 MACHINES, SERVERS, SHOWN = 20, 50, 10
 ORDERS_OF_SERVER = 20

@@ -17,6 +17,7 @@ from jupyter_gpu_reclaim.core.fleet import FleetServer
 from jupyter_gpu_reclaim.core.policy_text import BadRule
 from jupyter_gpu_reclaim.core.wire import WireError
 from jupyter_gpu_reclaim.hub.auth import READ, WRITE, Page
+from jupyter_gpu_reclaim.hub.dry_run_process import DryRunBusy, DryRunFailed
 from jupyter_gpu_reclaim.hub.pages import words
 from jupyter_gpu_reclaim.hub.service import Service
 from jupyter_gpu_reclaim.ports import BadCursor, LogUnavailable
@@ -119,6 +120,10 @@ def as_http(error: BaseException) -> BaseException:
     if isinstance(error, LogUnavailable):
         logger.warning("%s", error)
         return tornado.web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, AWAY)
+    if isinstance(error, DryRunBusy):
+        return tornado.web.HTTPError(HTTPStatus.CONFLICT, str(error))
+    if isinstance(error, DryRunFailed):
+        return tornado.web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
     if isinstance(error, WRONG_INPUT):
         return tornado.web.HTTPError(HTTPStatus.BAD_REQUEST, str(error))
     return error

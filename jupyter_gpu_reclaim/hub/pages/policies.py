@@ -10,9 +10,11 @@ import yaml
 
 from jupyter_gpu_reclaim.core.policy_rules import Subject
 from jupyter_gpu_reclaim.core.policy_text import rule_from, rule_to
+from jupyter_gpu_reclaim.hub.dry_run_process import MOST_DAYS
+from jupyter_gpu_reclaim.hub.fleet import subject_of
 from jupyter_gpu_reclaim.hub.pages.page import HubPage
 from jupyter_gpu_reclaim.hub.pages.past import instant_in
-from jupyter_gpu_reclaim.hub.service import subject_of
+from jupyter_gpu_reclaim.hub.policies import Book
 
 OVERRIDES = 50
 LONGEST_NOTE, LONGEST_RULE, LONGEST_HOURS = 500, 20_000, 366 * 24
@@ -39,6 +41,8 @@ class PoliciesHandler(HubPage):
             told=told,
             overrides=[(one, as_yaml(dict(one.rule))) for one in overrides],
             next=following,
+            days=MOST_DAYS,
+            as_file=as_yaml(file_of(policies.book)),
         )
 
     def _subject(self, asked: dict[str, str]) -> Subject:
@@ -106,6 +110,11 @@ def end_after(hours: str, now: datetime) -> datetime | None:
             f"An override holds for more than 0 and at most {LONGEST_HOURS} hours, or until it is ended."
         )
     return now + timedelta(hours=count)
+
+
+def file_of(book: Book) -> dict:
+    """The rules as they stand in a file."""
+    return {"timezone": str(book.zone), "rules": [rule_to(rule) for rule in book.rules]}
 
 
 def as_yaml(rule: dict) -> str:
