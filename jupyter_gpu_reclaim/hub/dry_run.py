@@ -6,7 +6,7 @@ replay's `decide()` takes one policy. What differs in settings is replayed as if
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -39,16 +39,19 @@ Schedule = tuple[tuple[int, Policy], ...]
 
 NOT_MODELLED = (
     "The log has no cells. A notebook is taken to be in use from a restore until it had been idle for as long as the "
-    "rules in force ask; rests shorter than that are not seen, so rules that reclaim sooner may bring more GiB-h and "
-    "more waits than are counted here.",
-    "Notebooks that were never reclaimed nor restored in this time, kernels on several GPUs, and what others did on the "
-    "GPUs are not in it; nor are pins, reclaims by hand, early restores, background work and alarms.",
-    "Users' own tighter settings are not known here: everybody is taken to have the defaults within the rules. The rules "
-    "in force, overrides included, are taken to have held all the time, and groups to be as last heard of.",
+    "rules in force ask, or to the end where it was not reclaimed again. Rests shorter than that are not seen: rules "
+    "that reclaim sooner may bring more GiB-h and more waits than are counted here.",
+    "Not in it: notebooks that were neither reclaimed nor restored in this time, kernels on several GPUs, what others "
+    "did on the GPUs, pins, reclaims by hand, early restores, background work, and alarms.",
+    "Users' own tighter settings are not known here: everybody is taken to have the defaults within the rules. The "
+    "rules in force, overrides included, are taken to have held all the time, and groups to be as last heard of; of "
+    "whom nothing was heard lately only the name is known.",
     "Users with different settings are replayed as if each group of equals had the GPU to itself, so that waits of one "
     "for the other's room are not counted. Host memory is taken to suffice, and contexts to need no room.",
     "A move takes as long as was published for one card (4 GB/s out, 7 GB/s in, after 0.05 s), not as measured here.",
 )
+NOTHING = "The log has no reclaim and no restore of this time that could be replayed."
+MAY_BE_MORE = "There may have been more of both: rests too short for the rules in force are not in the log."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,22 +90,28 @@ class Comparison:
 
     since: datetime
     until: datetime
+    first_row_at: datetime | None  # where the log begins in this time
     kernels: int
     left_out: int  # kernels on several GPUs
     split_gpus: int  # on which users with different settings are replayed apart
     unknown_gpus: int  # whose size is not known
     logged_gib_hours: float
     logged_restores: int
+    sooner: bool  # whether somewhere more is reclaimed than under the rules in force
     in_force: Brought
     tried: Brought
 
     @property
     def sentence(self) -> str:
         """The difference in words."""
-        return (
-            f"The rules tried would have reclaimed {_more(self.tried.reclaimed_gib_hours - self.in_force.reclaimed_gib_hours)}"
-            f" and caused {_count(self.tried.waits - self.in_force.waits, 'wait')}, as far as the log can tell."
-        )
+        if not self.kernels:
+            return NOTHING
+        gib_hours = self.tried.reclaimed_gib_hours - self.in_force.reclaimed_gib_hours
+        more = f"{abs(gib_hours):,.1f} GiB-h {'less' if round(gib_hours, 1) < 0 else 'more'}"
+        waits = self.tried.waits - self.in_force.waits
+        count = f"{abs(waits):,} {'fewer' if waits < 0 else 'more'} wait{'' if abs(waits) == 1 else 's'}"
+        told = f"The rules tried would have reclaimed {more} and caused {count}."
+        return f"{told} {MAY_BE_MORE}" if self.sooner else told
 
 
 def compare(past: Past, in_force: Book, tried: Book) -> Comparison:
@@ -110,43 +119,54 @@ def compare(past: Past, in_force: Book, tried: Book) -> Comparison:
     by_kernel: dict[str, list[Transition]] = defaultdict(list)
     for row in past.rows:
         by_kernel[row.kernel_id].append(row)
-    known = {kernel_id: (_gpus(rows), rows) for kernel_id, rows in by_kernel.items()}
-    one_gpu = {kernel_id: (*gpus, rows) for kernel_id, (gpus, rows) in known.items() if len(gpus) == 1}
+    gpus = {kernel_id: _gpus(rows) for kernel_id, rows in by_kernel.items()}
+    of_one = {kernel_id: rows for kernel_id, rows in by_kernel.items() if len(gpus[kernel_id]) == 1}
     schedules = _Schedules(past, in_force), _Schedules(past, tried)
     groups: dict[tuple[str, int, int], list[TraceKernel]] = defaultdict(list)
-    ends: dict[str, int] = {}
-    for kernel_id, (gpu, rows) in sorted(one_gpu.items()):
+    for kernel_id, rows in sorted(of_one.items()):
         subject = past.subjects.get(kernel_id) or Subject(user=rows[0].owner)
-        numbers = [each.number(subject) for each in schedules]
-        kernel = _trace(past, rows, schedules[0].known[numbers[0]])
+        before, after = (each.number(subject) for each in schedules)
+        kernel = _trace(past, rows, schedules[0].known[before])
         if kernel is not None:
-            groups[gpu, *numbers].append(kernel)
-        ended = next((row.at for row in rows if row.event is Event.KERNEL_GONE), None)
-        if ended is not None:
-            ends[kernel_id] = past.offset(ended)
-    tallies = Tally(), Tally()
+            groups[min(gpus[kernel_id]), before, after].append(kernel)
+    ends = {
+        kernel_id: past.offset(rows[-1].at)
+        for kernel_id, rows in of_one.items()
+        if rows[-1].event is Event.KERNEL_GONE
+    }
+    totals, sooner = (Tally(), Tally()), False
     for (gpu, *numbers), kernels in groups.items():
-        machine = Machine(
-            gpu_bytes=past.gpu_bytes.get(gpu, UNKNOWN_GPU), host_bytes=HOST_BYTES, context_bytes=0
-        )
-        for total, each, number in zip(tallies, schedules, numbers, strict=True):
-            (_, first), *later = each.known[number]
-            total.add(
-                GpuReplay(gpu, kernels, past.span, first, machine, TICK_SECONDS, later=later, ends=ends).run()
-            )
-    gpus = [gpu for gpu, *_ in groups]
+        pair = [
+            _replayed(past, gpu, kernels, each.known[number], ends)
+            for each, number in zip(schedules, numbers, strict=True)
+        ]
+        sooner = sooner or pair[1].reclaimed_gib_hours > pair[0].reclaimed_gib_hours
+        for total, one in zip(totals, pair, strict=True):
+            total.add(one)
+    places = Counter(gpu for gpu, *_ in groups)
     return Comparison(
         since=past.since,
         until=past.until,
+        first_row_at=past.rows[0].at if past.rows else None,
         kernels=sum(map(len, groups.values())),
-        left_out=sum(len(found) > 1 for found, _ in known.values()),
-        split_gpus=sum(gpus.count(gpu) > 1 for gpu in set(gpus)),
-        unknown_gpus=len(set(gpus) - past.gpu_bytes.keys()),
-        logged_gib_hours=sum(_logged(past, rows) for _, rows in one_gpu.values()) / GIB_HOUR,
-        logged_restores=sum(row.event is Event.RESTORE_DONE for _, rows in one_gpu.values() for row in rows),
-        in_force=_brought(tallies[0]),
-        tried=_brought(tallies[1]),
+        left_out=sum(len(found) > 1 for found in gpus.values()),
+        split_gpus=sum(count > 1 for count in places.values()),
+        unknown_gpus=len(places.keys() - past.gpu_bytes.keys()),
+        logged_gib_hours=sum(_logged(past, rows) for rows in of_one.values()) / GIB_HOUR,
+        logged_restores=sum(row.event is Event.RESTORE_DONE for rows in of_one.values() for row in rows),
+        sooner=sooner,
+        in_force=_brought(totals[0]),
+        tried=_brought(totals[1]),
     )
+
+
+def _replayed(
+    past: Past, gpu: str, kernels: list[TraceKernel], schedule: Schedule, ends: Mapping[str, int]
+) -> Tally:
+    size = past.gpu_bytes.get(gpu, UNKNOWN_GPU)
+    machine = Machine(gpu_bytes=size, host_bytes=HOST_BYTES, context_bytes=0)
+    (_, first), *later = schedule
+    return GpuReplay(gpu, kernels, past.span, first, machine, TICK_SECONDS, later=later, ends=ends).run()
 
 
 class _Schedules:
@@ -200,7 +220,7 @@ def _changes(book: Book, past: Past) -> Iterator[datetime]:
 
 def _trace(past: Past, rows: Sequence[Transition], schedule: Schedule) -> TraceKernel | None:
     """The kernel's stretches of use as cells; None: the log has nothing of the kind."""
-    ended = next((row.at for row in rows if row.event is Event.KERNEL_GONE), past.until)
+    ended = rows[-1].at if rows[-1].event is Event.KERNEL_GONE else past.until
 
     def idle_for(row: Mapping[str, Any]) -> timedelta:
         if row["reason"] is Reason.REQUESTED:
@@ -244,11 +264,3 @@ def _brought(tally: Tally) -> Brought:
         waited_seconds=sum(tally.waits) / SECOND,
         restores=tally.events[Event.RESTORE_DONE.value],
     )
-
-
-def _more(gib_hours: float) -> str:
-    return f"{abs(gib_hours):,.1f} GiB-h {'less' if round(gib_hours, 1) < 0 else 'more'}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{abs(number):,} {'fewer' if number < 0 else 'more'} {what}{'' if abs(number) == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Dry runs of other rules, one at a time, each in a process of its own: it takes seconds of a core, and may be ended."""
+"""Dry runs of other rules, one at a time, each in a process of its own, which takes a core and can be ended."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DryRuns:
         self._log, self._fleet, self._policies, self._clock = log, fleet, policies, clock
         self._busy = False
         self._child: asyncio.subprocess.Process | None = None
-        self.limit_seconds = LIMIT_SECONDS
+        self.limit_seconds, self.most_rows = LIMIT_SECONDS, MOST_ROWS
 
     async def compare(self, tried: Book, days: int) -> Comparison:
         """What these rules, behind the standing overrides, would have brought in so many days until now.
@@ -76,10 +76,10 @@ class DryRuns:
                 events=EVENTS, since=since, until=until, after=cursor, limit=ROWS_AT_ONCE
             )
             rows += page
-            if len(rows) > MOST_ROWS:
+            if len(rows) > self.most_rows:
                 raise ValueError(
-                    f"The last {days} days of the log have more than {MOST_ROWS:,} rows about reclaims and restores; "
-                    "no more are replayed. Try fewer days. Nothing was changed."
+                    f"The last {days} days of the log have more than {self.most_rows:,} rows about reclaims and "
+                    "restores; no more are replayed. Try fewer days. Nothing was changed."
                 )
             if cursor is None:
                 break

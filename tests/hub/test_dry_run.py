@@ -8,7 +8,7 @@ import pytest
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Policy, Reason, Transition
 from jupyter_gpu_reclaim.core.policy_rules import Subject
-from jupyter_gpu_reclaim.hub.dry_run import Comparison, Past, compare, schedule_of
+from jupyter_gpu_reclaim.hub.dry_run import NOTHING, Past, compare, schedule_of
 from jupyter_gpu_reclaim.hub.policies import Book, book_from, book_of
 
 GIB = 1 << 30
@@ -88,7 +88,8 @@ def test_a_shorter_idle_time_reclaims_more() -> None:
     assert found.in_force.waited_seconds == pytest.approx(IN_4 + IN_2, abs=1e-5)
     assert (found.in_force.restores, found.tried.restores, found.logged_restores) == (2, 2, 2)
     assert found.sentence == (
-        "The rules tried would have reclaimed 3.0 GiB-h more and caused 0 more waits, as far as the log can tell."
+        "The rules tried would have reclaimed 3.0 GiB-h more and caused 0 more waits. There may have "
+        "been more of both: rests too short for the rules in force are not in the log."
     )
 
 
@@ -105,7 +106,7 @@ def test_nothing_is_reclaimed_where_the_rules_tried_say_off() -> None:
     for mode in ("off", "dry_run"):
         found = compare(week(), AS_NOW, book_of([{"set": {"mode": mode}}]))
         assert (found.tried.reclaimed_gib_hours, found.tried.waits, found.tried.restores) == (0, 0, 0)
-        assert found.sentence.endswith("GiB-h less and caused 2 fewer waits, as far as the log can tell.")
+        assert found.sentence.endswith("GiB-h less and caused 2 fewer waits.")
 
 
 def test_each_user_has_the_rule_that_fits() -> None:
@@ -155,7 +156,7 @@ def test_what_cannot_be_replayed_is_counted() -> None:
         reason=Reason.IDLE, footprint={"GPU-1": GIB, "GPU-2": GIB},
     )  # fmt: skip
     known = week(both)
-    found: Comparison = compare(
+    found = compare(
         Past(rows=known.rows, since=known.since, until=known.until, subjects={}, gpu_bytes={}), AS_NOW, AS_NOW
     )
     assert (found.kernels, found.left_out, found.unknown_gpus) == (2, 1, 1)
@@ -165,4 +166,22 @@ def test_without_a_rule_the_defaults_hold() -> None:
     """Whom no rule fits is taken to have the default settings, and an empty log brings nothing."""
     assert schedule_of(Book(), Subject(user="zoe"), week()) == ((0, Policy()),)
     nothing = Past(rows=(), since=MONDAY, until=MONDAY + hours(1), subjects={}, gpu_bytes={})
-    assert compare(nothing, AS_NOW, Book()).tried.reclaimed_gib_hours == 0
+    found = compare(nothing, AS_NOW, Book())
+    assert (found.tried.reclaimed_gib_hours, found.sentence) == (0, NOTHING)
+
+
+def test_a_longer_time_spares_the_waits_of_short_rests() -> None:
+    """Ada rests for 24 hours twice: with 23 asked for, an hour of each is left, with 25 nothing, and no wait."""
+    book = book_of([{"match": {"users": ["ada"]}, "set": {"idle_after_seconds": 23 * 3600}},
+                    {"set": {"idle_after_seconds": 1200}}])  # fmt: skip
+    longer = book_of([{"match": {"users": ["ada"]}, "set": {"idle_after_seconds": 25 * 3600}},
+                      {"set": {"idle_after_seconds": 1200}}])  # fmt: skip
+    before, found = compare(week(), AS_NOW, book), compare(week(), AS_NOW, longer)
+    assert before.tried.waits == 2
+    lost = before.in_force.reclaimed_gib_hours - before.tried.reclaimed_gib_hours
+    assert lost == pytest.approx(4 * 2 * (23 - 1 / 3), abs=TICKS)
+    assert (found.in_force.waits, found.tried.waits, found.tried.restores) == (2, 1, 1)
+    assert found.in_force.reclaimed_gib_hours - found.tried.reclaimed_gib_hours == pytest.approx(
+        4 * 2 * (24 - 1 / 3), abs=TICKS
+    )
+    assert found.sentence.endswith("less and caused 1 fewer wait.")

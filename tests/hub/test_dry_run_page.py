@@ -64,7 +64,7 @@ def words(reply: HTTPResponse) -> str:
 
 
 async def test_rules_are_tried_and_nothing_is_changed(here: ServiceHere) -> None:
-    """4 GiB half an hour sooner are 2 GiB-h more; the page says over which time, what is not known, and has the rules again.
+    """4 GiB half an hour sooner are 2 GiB-h more; the page says over which time, what is not known, and has the rules.
 
     Two at once are refused: one is answered, the other told to try again.
     """
@@ -134,11 +134,9 @@ async def test_what_takes_too_long_is_ended(here: ServiceHere) -> None:
     assert (await tried(here)).code == 200
 
 
-async def test_more_rows_than_are_replayed_are_refused(
-    here: ServiceHere, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_more_rows_than_are_replayed_are_refused(here: ServiceHere) -> None:
     """A log with more rows than the most is refused with a sentence that says how many, and what to do."""
-    monkeypatch.setattr(dry_run_process, "MOST_ROWS", 1)
+    here.service.dry_runs.most_rows = 1
     reply = await tried(here)
     assert reply.code == 400
     assert "more than 1 rows about reclaims and restores" in words(reply)

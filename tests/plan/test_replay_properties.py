@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from jupyter_gpu_reclaim.core.model import Phase, Policy, Transition
 from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.plan.costs import GIB, Machine
+from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
 from jupyter_gpu_reclaim.plan.replay import placed, replay
-from jupyter_gpu_reclaim.plan.seat import State, microseconds
+from jupyter_gpu_reclaim.plan.seat import State, instant, microseconds
 from jupyter_gpu_reclaim.plan.tally import Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, Trace, TraceKernel
 
@@ -118,3 +119,45 @@ def test_each_kernel_has_one_home(wanted, gpus):
     homes = placed(team(wanted).kernels, gpus)
     assert len(homes) == gpus
     assert sorted(k.kernel_id for home in homes for k in home) == sorted(f"k{n}" for n in range(len(wanted)))
+
+
+def changing(trace: Trace, policy: Policy, later: list, ends: dict, witness=None, rows=None) -> Tally:
+    """A replay on one GPU in which the policy changes and kernels end."""
+    (home,) = placed(trace.kernels, 1)
+    return GpuReplay("GPU-0", home, SPAN, policy, MACHINE, 5.0, witness, rows, later=later, ends=ends).run()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(cells, min_size=1, max_size=6),
+    policies,
+    st.lists(st.tuples(st.integers(0, SPAN), policies), max_size=3),
+    st.dictionaries(st.integers(0, 5).map("k{}".format), st.integers(0, SPAN), max_size=4),
+)
+def test_what_ends_holds_nothing_any_more(wanted, policy, later, ends):
+    """Whatever changes on the way, time and bytes are conserved, and a kernel counts until its end and no longer."""
+    trace, rows = team(wanted), []
+
+    def witness(seen, decisions):
+        (gpu,) = seen.gpus
+        held = sum(h.footprint_bytes for h in seen.holdings if h.phase in (Phase.RESIDENT, Phase.RECLAIMING))
+        assert gpu.used_bytes == held + MACHINE.context_bytes * len(trace.kernels) <= gpu.total_bytes
+        assert not {h.kernel_id for h in seen.holdings} & {
+            k for k, at in ends.items() if instant(at) < seen.taken_at
+        }
+
+    tally = changing(trace, policy, sorted(later, key=lambda one: one[0]), ends, witness, rows)
+    spans = [max(0, ends.get(k.kernel_id, SPAN) - k.rests[0]) for k in trace.kernels if k.rests[0] < SPAN]
+    assert sum(tally.time) == sum(spans)
+    assert sum(tally.running.values()) == SPAN
+    assert sum(tally.waited.values()) == sum(tally.waits)
+    assert legal(rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(cells, min_size=1, max_size=5), policies, st.integers(0, SPAN // (5 * SECOND)))
+def test_the_same_policy_again_changes_nothing(wanted, policy, tick):
+    """A policy that takes its own place at any tick leaves every wait, move and byte as it was."""
+    plain = content(changing(team(wanted), policy, [], {}))
+    again = content(changing(team(wanted), policy, [(tick * 5 * SECOND, policy)], {}))
+    assert {**plain, "rounds": 0} == {**again, "rounds": 0}
