@@ -227,11 +227,19 @@ def test_an_admin_orders_a_reclaim_in_the_browser(
         page.screenshot(path=hub.folder.parent / f"{path}.png", full_page=True)
     page.goto(f"{hub.url}/services/gpu-reclaim/log?user=alice&event=reclaim_started")
     assert "reclaim_started alice a.ipynb admission" in " ".join(page.inner_text("table").split())
+    page.goto(f"{hub.url}/services/gpu-reclaim/policies")
+    page.click("text=Try other rules against the last week")
+    page.click("text=Try against the last week")
+    page.wait_for_selector(
+        "text=GiB-h more and caused 0 more waits"
+    )  # the rules in force, as the form has them
+    page.screenshot(path=hub.folder.parent / "dry_run.png", full_page=True)
     page.context.clear_cookies(name="_xsrf")
-    forged = page.request.post(
-        f"{hub.url}/services/gpu-reclaim/overrides", form={"rule": "set: {mode: dry_run}", "note": "forged"}
-    )
-    assert forged.status == 403
+    for path, form in (
+        ("overrides", {"rule": "set: {mode: dry_run}", "note": "forged"}),
+        ("policies/try", {"rules": "rules: []", "days": "1"}),
+    ):
+        assert page.request.post(f"{hub.url}/services/gpu-reclaim/{path}", form=form).status == 403
     assert problems == []
     portal.call(bob.work)
 
