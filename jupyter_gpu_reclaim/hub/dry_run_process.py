@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 from jupyter_gpu_reclaim.core.model import Transition
@@ -63,7 +64,8 @@ class DryRuns:
     async def stop(self) -> None:
         """End what is under way."""
         if self._child is not None and self._child.returncode is None:
-            self._child.kill()
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                self._child.kill()
             await self._child.wait()
 
     async def _past(self, days: int) -> Past:
