@@ -40,8 +40,8 @@ Schedule = tuple[tuple[int, Policy], ...]
 NOT_MODELLED = (
     "The log has no cells. A notebook is taken to be in use from a restore until it had been idle for as long as the "
     "rules in force ask, or to the end where it was not reclaimed again. Rests shorter than that are not seen: rules "
-    "that reclaim sooner may bring more GiB-h and more waits than are counted here. A notebook counts from the last use "
-    "before its first reclaim, or from its first restore.",
+    "that reclaim sooner may bring more GiB-h and more waits than are counted here. A notebook counts from the last "
+    "use before its first reclaim, or from its first restore.",
     "Not in it: notebooks that were neither reclaimed nor restored in this time, kernels on several GPUs, what others "
     "did on the GPUs, pins, reclaims by hand, early restores, background work, and alarms.",
     "Users' own tighter settings are not known here: everybody is taken to have the defaults within the rules. The "

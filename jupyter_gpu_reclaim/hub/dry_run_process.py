@@ -7,22 +7,24 @@ import logging
 import os
 import pickle
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.model import Transition
 from jupyter_gpu_reclaim.core.policy_rules import Subject
 from jupyter_gpu_reclaim.hub.dry_run import EVENTS, Comparison, Past, compare
 from jupyter_gpu_reclaim.hub.fleet import Fleet, subject_of
 from jupyter_gpu_reclaim.hub.policies import Book, Policies
-from jupyter_gpu_reclaim.ports import Clock
+from jupyter_gpu_reclaim.ports import Clock, LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 
 logger = logging.getLogger(__name__)
 
-MOST_DAYS, MOST_ROWS = 7, 100_000
+MOST_DAYS, MOST_ROWS = 7, 50_000
 ROWS_AT_ONCE = 1000
-LIMIT_SECONDS = 120.0  # of the replays
+LIMIT_SECONDS = 120.0  # 100,000 rows took 98 s on a busy machine
 CHILD = "jupyter_gpu_reclaim.hub.dry_run_process"
 
 
@@ -34,11 +36,26 @@ class DryRunFailed(Exception):
     """It took too long, or its process came to an end; the message says which, and what to do."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What the process is to do. It reads the log itself, so that no rows go through the service."""
+
+    db_url: str
+    since: datetime
+    until: datetime
+    most_rows: int
+    of_kernel: Mapping[str, Subject]  # by its id: as the server that has it now
+    of_user: Mapping[str, Subject]  # by their name: as any server of theirs, the default one first
+    gpu_bytes: Mapping[str, int]
+    in_force: Book
+    tried: Book
+
+
 class DryRuns:
     """Compares rules with those in force over the last days of the log. Changes nothing."""
 
-    def __init__(self, log: SqlReclaimLog, fleet: Fleet, policies: Policies, clock: Clock) -> None:
-        self._log, self._fleet, self._policies, self._clock = log, fleet, policies, clock
+    def __init__(self, db_url: str, fleet: Fleet, policies: Policies, clock: Clock) -> None:
+        self._db_url, self._fleet, self._policies, self._clock = db_url, fleet, policies, clock
         self._busy = False
         self._child: asyncio.subprocess.Process | None = None
         self.limit_seconds, self.most_rows = LIMIT_SECONDS, MOST_ROWS
@@ -54,12 +71,17 @@ class DryRuns:
             raise DryRunBusy("Another dry run is under way; there is one at a time. Try again in a minute.")
         self._busy = True
         try:
-            in_force, behind = self._policies.in_force, self._policies.with_rules(tried)
-            past = await self._past(days)
-            work = await asyncio.to_thread(pickle.dumps, (past, in_force, behind))
-            return pickle.loads(await self._in_child(work))  # from our own process
+            found = pickle.loads(await self._in_child(pickle.dumps(self._work(tried, days))))  # our own words
         finally:
             self._busy = False
+        if isinstance(found, Comparison):
+            return found
+        if found is None:
+            raise ValueError(
+                f"The last {days} days of the log have more than {self.most_rows:,} rows about reclaims and "
+                "restores; no more are replayed. Try fewer days. Nothing was changed."
+            )
+        raise LogUnavailable(found)
 
     async def stop(self) -> None:
         """End what is under way."""
@@ -68,43 +90,23 @@ class DryRuns:
                 self._child.kill()
             await self._child.wait()
 
-    async def _past(self, days: int) -> Past:
+    def _work(self, tried: Book, days: int) -> Work:
         until = self._clock.now()
-        since = until - timedelta(days=days)
-        rows: list[Transition] = []
-        cursor: str | None = None
-        while True:
-            page, cursor = await self._log.query(
-                events=EVENTS, since=since, until=until, after=cursor, limit=ROWS_AT_ONCE
-            )
-            rows += page
-            if len(rows) > self.most_rows:
-                raise ValueError(
-                    f"The last {days} days of the log have more than {self.most_rows:,} rows about reclaims and "
-                    "restores; no more are replayed. Try fewer days. Nothing was changed."
-                )
-            if cursor is None:
-                break
-        rows.reverse()
-        return Past(
-            rows=tuple(rows),
-            since=since,
-            until=until,
-            subjects=self._subjects(rows),
-            gpu_bytes={uuid: gpu.total_bytes for one in self._fleet for uuid, gpu in one.gpus.items()},
-        )
-
-    def _subjects(self, rows: list[Transition]) -> dict[str, Subject]:
-        """By kernel id: as the server that holds it now, or any of its user's; else its user by name alone."""
         of_kernel, of_user = {}, {}
         for server in sorted(self._fleet, key=lambda one: one.key, reverse=True):  # the default server last
             subject = of_user[server.user] = subject_of(server)
             of_kernel |= {kernel.kernel_id: subject for kernel in server.kernels}
-        return {
-            row.kernel_id: found
-            for row in rows
-            if (found := of_kernel.get(row.kernel_id) or of_user.get(row.owner)) is not None
-        }
+        return Work(
+            db_url=self._db_url,
+            since=until - timedelta(days=days),
+            until=until,
+            most_rows=self.most_rows,
+            of_kernel=of_kernel,
+            of_user=of_user,
+            gpu_bytes={uuid: gpu.total_bytes for one in self._fleet for uuid, gpu in one.gpus.items()},
+            in_force=self._policies.in_force,
+            tried=self._policies.with_rules(tried),
+        )
 
     async def _in_child(self, work: bytes) -> bytes:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("JUPYTERHUB")}
@@ -132,12 +134,51 @@ class DryRuns:
         return answer
 
 
+async def past_of(work: Work) -> Past | None:
+    """What the log has of that time; None: more rows than are to be replayed. Raises `LogUnavailable`."""
+    log = SqlReclaimLog(work.db_url)
+    rows: list[Transition] = []
+    cursor: str | None = None
+    try:
+        while True:
+            page, cursor = await log.query(
+                events=EVENTS, since=work.since, until=work.until, after=cursor, limit=ROWS_AT_ONCE
+            )
+            rows += page
+            if len(rows) > work.most_rows:
+                return None
+            if cursor is None:
+                break
+    finally:
+        await log.close()
+    rows.reverse()
+    subjects = {
+        row.kernel_id: work.of_kernel.get(row.kernel_id) or work.of_user.get(row.owner) for row in rows
+    }
+    return Past(
+        rows=tuple(rows),
+        since=work.since,
+        until=work.until,
+        subjects={kernel_id: subject for kernel_id, subject in subjects.items() if subject is not None},
+        gpu_bytes=work.gpu_bytes,
+    )
+
+
 def main() -> None:
-    """The process: what to compare comes in, the comparison goes out."""
+    """The process: work comes in; out goes the comparison, None for too many rows, or why there is no log."""
     os.nice(10)  # servers are answered first
-    past, in_force, tried = pickle.load(sys.stdin.buffer)
-    sys.stdout.buffer.write(pickle.dumps(compare(past, in_force, tried)))
+    work: Work = pickle.load(sys.stdin.buffer)
+    found: Comparison | str | None
+    try:
+        past = asyncio.run(past_of(work))
+        found = None if past is None else compare(past, work.in_force, work.tried)
+    except LogUnavailable as error:
+        found = str(error)
+    sys.stdout.buffer.write(pickle.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    # Under its own name: what is unpickled here is of the module that the service knows.
+    from jupyter_gpu_reclaim.hub import dry_run_process
+
+    dry_run_process.main()

@@ -54,7 +54,7 @@ class Service:
         self.rows = RowIngest(self.log)
         self.statuses = StatusIngest(HubStore(self._behind))
         self.usage = FleetUsage(self.fleet, self._behind, clock)
-        self.dry_runs = DryRuns(self._behind, self.fleet, policies, clock)
+        self.dry_runs = DryRuns(db_url, self.fleet, policies, clock)
         self.with_orders: set[Key] = set()
         self._retention = retention
         self._housekept_at: datetime | None = None

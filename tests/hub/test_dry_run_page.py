@@ -17,6 +17,9 @@ from tornado.httpclient import HTTPResponse
 
 from jupyter_gpu_reclaim.hub import dry_run_process
 from jupyter_gpu_reclaim.hub.auth import READ, WRITE
+from jupyter_gpu_reclaim.hub.dry_run_process import DryRuns
+from jupyter_gpu_reclaim.hub.policies import book_from
+from jupyter_gpu_reclaim.ports import LogUnavailable
 
 COME_IN = "access:services!service=gpu-reclaim"
 IN_FORCE = [
@@ -141,3 +144,12 @@ async def test_more_rows_than_are_replayed_are_refused(here: ServiceHere) -> Non
     assert reply.code == 400
     assert "more than 1 rows about reclaims and restores" in words(reply)
     assert "Try fewer days" in words(reply)
+
+
+async def test_a_log_that_cannot_be_read_is_said(here: ServiceHere, tmp_path: Path) -> None:
+    """Where the process finds no database to read, that is what is raised, and not a comparison of nothing."""
+    (tmp_path / "file").write_text("")
+    service = here.service
+    runs = DryRuns(f"sqlite:///{tmp_path / 'file' / 'log'}", service.fleet, service.policies, service.clock)
+    with pytest.raises(LogUnavailable):
+        await runs.compare(book_from(SOONER, "rules"), 7)
