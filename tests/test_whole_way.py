@@ -97,6 +97,7 @@ async def cycles(folder: Path) -> list[str]:
         "GpuReclaim.idle_after_seconds": 3600, "GpuReclaim.pressure_idle_after_seconds": 0,
         "GpuReclaim.cooldown_seconds": 0, "GpuReclaim.min_reclaim_bytes": 0,
         "GpuReclaim.tick_seconds": 0.1, "GpuReclaim.sample_seconds": 0.1,
+        "GpuReclaim.max_moving_share": 0.0,  # or whoever came back stays for half a minute, on a slow machine
     }  # fmt: skip
     async with (
         JupyterServer(folder, settings, environment(folder / "board")) as server,

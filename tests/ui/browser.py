@@ -25,7 +25,7 @@ QUIET = (
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE_MS = 30_000
+PATIENCE_MS = 60_000  # generous: a busy machine must not fail what works
 DEADLINE_SECONDS = 60
 SETTINGS = {
     "GpuReclaim.idle_after_seconds": 3600,
