@@ -1,4 +1,4 @@
-"""What else a person does: answers a warning, types, uses the palette and the Running panel, sets it their way."""
+"""What else a person does: uses the palette and the Running panel, types, and sets it their way."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from playwright.sync_api import Browser, Page, expect
 
 from jupyter_gpu_reclaim.sim.board import Board
 
-IDLE_AFTER_SECONDS = 40  # its user is warned at half of it, and a busy machine has the other half to click
 STATUS, PREFETCH, HISTORY = "**/gpu-reclaim/api/status?*", "**/prefetch?*", "**/gpu-reclaim/api/history?*"
 SETTINGS = "/api/settings/jupyter-gpu-reclaim:plugin"
+expect.set_options(timeout=browser.PATIENCE_MS)
 ACTIVE_CELL = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Cell:nth-child(2) .cm-content"
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, board: Board) -> Iterator[Lab]:
-    """A server whose notebooks are reclaimed after `IDLE_AFTER_SECONDS`, with two that hold 64 MiB."""
-    settings = {"GpuReclaim.idle_after_seconds": IDLE_AFTER_SECONDS}
-    with browser.lab(tmp_path_factory.mktemp("lab"), board, settings) as lab:
+    """A server that reclaims nothing by itself while this lasts, with two notebooks that hold 64 MiB."""
+    with browser.lab(tmp_path_factory.mktemp("lab"), board) as lab:
         lab.notebook("fill.ipynb", [FILL, CHECK])
         lab.notebook("other.ipynb", [FILL, CHECK])
         yield lab
@@ -76,29 +75,19 @@ def from_palette(page: Page, label: str) -> None:
     page.keyboard.press("Enter")
 
 
-def test_keep_in_the_warning_stops_the_reclaim(lab: Lab, page: Page) -> None:
-    """An idle notebook's user is warned; "Keep" keeps it beyond the time it was to be reclaimed at, data and all."""
-    open_notebook(page, "fill.ipynb")
-    run_cell(page, 0)
-    due_at = lab.until(lambda kernel, _: kernel["warned_at"], "fill.ipynb")["due_at"]
-    warning = page.locator(".Toastify__toast").filter(has_text="fill.ipynb is idle")
-    warning.get_by_role("button", name="Keep").click()
-    expect(row(page, "fill.ipynb", "kept")).to_be_visible()
-    kernel = lab.until(lambda _, now: now > datetime.fromisoformat(due_at), "fill.ipynb")
-    assert (kernel["phase"], kernel["decision"]["reason"]) == ("resident", "pinned")
-    expect(run_cell(page, 1)).to_have_text("True")
-
-
 def test_the_palette_has_each_act(lab: Lab, page: Page) -> None:
     """By keyboard alone the notebook in front is let go, kept, reclaimed and restored, and each view is opened."""
     name = "fill.ipynb"
     open_notebook(page, name)
-    from_palette(page, "Keep this notebook on the GPU no longer")
-    lab.until(lambda kernel, _: kernel["pinned_until"] is None, name)
-    expect(row(page, name, "kept")).to_have_count(0)
+    run_cell(page, 0)
+    expect(row(page, name)).to_contain_text("MiB")
     from_palette(page, "Keep this notebook on the GPU for a while")
     lab.until(lambda kernel, _: kernel["decision"]["reason"] == "pinned", name)
     expect(row(page, name, "kept")).to_be_visible()
+    from_palette(page, "Keep this notebook on the GPU no longer")
+    lab.until(lambda kernel, _: kernel["pinned_until"] is None, name)
+    expect(row(page, name, "kept")).to_have_count(0)
+    lab.until(lambda kernel, _: kernel["decision"]["reason"] == "recently_active", name)
     from_palette(page, "Reclaim the GPU memory of this notebook now")
     lab.until(phase_is("reclaimed"), name)
     expect(row(page, name, "reclaimed")).to_be_visible()
@@ -158,8 +147,7 @@ def test_the_running_panel_reclaims_and_opens(lab: Lab, page: Page) -> None:
 
 
 def test_each_setting_takes_effect(lab: Lab, page: Page) -> None:
-    """Units and warnings change at once, and so does how often the page looks."""
-    set_preference(page, "warnings", False)
+    """Units change at once, and so does how often the page looks."""
     set_preference(page, "units", "decimal")
     expect(row(page, "other.ipynb")).to_contain_text(re.compile(r"\d MB"))
     set_preference(page, "units", "binary")
@@ -173,8 +161,3 @@ def test_each_setting_takes_effect(lab: Lab, page: Page) -> None:
     set_preference(page, "refreshSeconds", 5)
     with page.expect_request(STATUS):
         page.clock.fast_forward("00:06")
-    open_notebook(page, "fill.ipynb")
-    expect(run_cell(page, 1)).to_have_text("True")
-    lab.until(lambda kernel, _: kernel["warned_at"], "fill.ipynb")
-    command(page, "gpu-reclaim:refresh-status")
-    expect(page.locator(".Toastify__toast").filter(has_text="fill.ipynb is idle")).to_have_count(0)
