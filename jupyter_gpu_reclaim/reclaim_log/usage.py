@@ -105,11 +105,13 @@ class UsageStore:
                 ("uuid",),
                 {(uuid,): {"name": gpu.name, "simulated": gpu.simulated} for uuid, gpu in gpus.items()},
             )
+            kernels = {key[:3] for span in spans for key in span.kernels}
+            kept = {whose: self._kept_as(*whose) for whose in kernels}  # once each: a name may be hashed
             kernel_ids = ids_of(
                 connection,
                 usage_kernels,
                 ("kernel_id", "label", "owner"),
-                {self._kept_as(key): {} for span in spans for key in span.kernels},
+                {words: {} for words in kept.values()},
             )
             of_gpus = (
                 {
@@ -123,7 +125,7 @@ class UsageStore:
                 for uuid, amounts in span.gpus.items()
             )
             of_kernels = (
-                {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[self._kept_as(key)],
+                {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[kept[key[:3]]],
                  "gpu": gpu_ids[key[3],], **flat(amounts, KERNEL_AMOUNTS)}
                 for span in spans
                 for key, amounts in span.kernels.items()
@@ -140,9 +142,8 @@ class UsageStore:
                 prune(connection, source, at[-1])
                 self._pruned_at = at[-1]
 
-    def _kept_as(self, key: tuple[str, str, str, str]) -> tuple[str, str, str]:
+    def _kept_as(self, kernel_id: str, label: str, owner: str) -> tuple[str, str, str]:
         """How a span's kernel is known in the database."""
-        kernel_id, label, owner, _ = key
         return kernel_id, self._word(label), self._word(owner)
 
     def _oldest(self, database: Database) -> int | None:

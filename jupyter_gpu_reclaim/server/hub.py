@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-from jupyter_core.paths import jupyter_data_dir
 
 from jupyter_gpu_reclaim.core.model import Policy, Transition
 from jupyter_gpu_reclaim.core.policy_rules import TIGHTER
@@ -18,6 +15,7 @@ from jupyter_gpu_reclaim.hub_link.link import recent_rows as rows_of_late
 from jupyter_gpu_reclaim.hub_link.outbox import Outbox
 from jupyter_gpu_reclaim.hub_link.service_calls import ServiceCalls
 from jupyter_gpu_reclaim.ports import Clock
+from jupyter_gpu_reclaim.reclaim_log.place import own_folder
 from jupyter_gpu_reclaim.server.status_json import status_body
 
 URL = "JUPYTER_GPU_RECLAIM_HUB_URL"
@@ -35,7 +33,7 @@ def hub_link(extension: Any, policy: Policy, clock: Clock) -> HubLink | None:
         extension.log.warning("%s is not linked to: this server was not started by a JupyterHub.", url)
         return None
     name = os.environ.get("JUPYTERHUB_SERVER_NAME", "")
-    folder = Path(jupyter_data_dir()) / "gpu_reclaim"
+    folder = own_folder()
     return HubLink(
         ServiceCalls(url, token, name),
         Outbox(folder / "hub_outbox"),
