@@ -55,6 +55,7 @@ _TESTS = "what it does is what is going on right now, or is tried by tests of it
 _TLJH = "needs The Littlest JupyterHub, which takes a machine for itself"
 _BENCH = "takes minutes; tests/bench tries each group in small"
 NOT_RUN = {
+    "pip install .": "builds the front end; `make wheel-test` builds and installs the same wheel",
     "pip install jupyter_gpu_reclaim": _WEB,
     'pip install "psycopg[binary]"': _WEB,
     'pip install "jupyter_gpu_reclaim[hub,postgres]"': _WEB,
