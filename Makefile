@@ -94,8 +94,8 @@ coverage: .venv/test .venv/coverage
 	$(BIN)/pip install --quiet --editable '.[$*]'
 	touch $@
 
-.venv-bench/%: pyproject.toml | .venv-bench/bin/pip
-	.venv-bench/bin/pip install --quiet --editable '.[$*]'
+.venv-bench/bench: pyproject.toml | .venv-bench/bin/pip
+	.venv-bench/bin/pip install --quiet --editable '.[bench]'
 	touch $@
 
 clean:
