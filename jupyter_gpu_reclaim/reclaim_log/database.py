@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
 from jupyter_gpu_reclaim.reclaim_log import schema
+from jupyter_gpu_reclaim.reclaim_log.tables import parsed_once
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Database:
         self._db_url = db_url
         self._patience = patience  # seconds that one statement may wait for another program's lock
         self._engine: Engine | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file: tuple[Path, tuple[int, int]] | None = None  # which is open, where the database is one
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -70,16 +71,17 @@ class Database:
             except BaseException:
                 engine.dispose()
                 raise
-            self._identity = _identity(path) if path is not None else None
+            self._file = (path, _identity(path)) if path is not None else None
             self._engine = engine
         return self._engine
 
     def _swapped(self) -> bool:
         """Whether the name now leads to another file or none: rows written to the old one would be lost unseen."""
-        if self._identity is None:
+        if self._file is None:
             return False
+        path, identity = self._file
         try:
-            return _identity(_sqlite_file(make_url(self._db_url))) != self._identity
+            return _identity(path) != identity
         except OSError:
             return True
 
@@ -123,8 +125,9 @@ def _engine(url: URL, patience: float) -> Engine:
             "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
         }
     return create_engine(
-        url, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True
-    )
+        url, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True,
+        json_deserializer=parsed_once,
+    )  # fmt: skip
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

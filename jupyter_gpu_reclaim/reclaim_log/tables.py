@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -37,17 +38,21 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The instant as the database keeps it; it must be aware."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any]:
+        """Takes the instant, which must be aware."""
+        if dialect.name == "sqlite":
+            return lambda value: None if value is None else _as_text(value)
+        return lambda value: value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
         """Gives every instant as UTC, whatever zone the database's session uses."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        if dialect.name == "sqlite":
+            return lambda value: None if value is None else datetime.fromisoformat(f"{value}+00:00")
+        return lambda value: None if value is None else value.astimezone(UTC)
+
+
+def _as_text(instant: datetime) -> str:
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 class Storable(TypeDecorator[str]):
@@ -69,18 +74,24 @@ class Storable(TypeDecorator[str]):
 
 
 class BytesByName(TypeDecorator[dict[str, int]]):
-    """A map as JSON. Most are empty, and those are told without parsing."""
+    """A map as JSON. Maps with the same content are one object, which nobody may change."""
 
     impl = JSON
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], str]:
-        """Takes the map as text."""
+        """Takes the map as text. Most are empty."""
         return lambda value: json.dumps(value) if value else "{}"
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], dict[str, int] | None]:
-        """Gives the map; PostgreSQL's driver hands it over as text, too."""
-        return lambda value: {} if value == "{}" else value if isinstance(value, dict) else json.loads(value)
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Gives the map."""
+        return None if dialect.name == "postgresql" else parsed_once  # psycopg parses, with what the engine was given
+
+
+@lru_cache(maxsize=4096)
+def parsed_once(text: str | bytes) -> Any:
+    """The JSON in a text. Rows come by the hundred, and few differ in what a kernel held."""
+    return json.loads(text)
 
 
 # On SQLite only a column of type INTEGER numbers itself.
