@@ -118,16 +118,19 @@ def _engine(url: URL, patience: float) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     milliseconds = int(patience * 1000)
-    arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if url.get_backend_name() == "postgresql":
-        arguments = {
-            "connect_timeout": max(2, int(patience)),
-            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
+        options = {
+            "connect_args": {
+                "connect_timeout": max(2, int(patience)),
+                "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
+            },
+            "paramstyle": "format",
+            "json_deserializer": parsed_once,
         }
     return create_engine(
-        url, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True,
-        json_deserializer=parsed_once,
-    )  # fmt: skip
+        url, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True, **options
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -138,7 +141,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    connection.connection.driver_connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _migrate(engine: Engine, patience: float) -> None:

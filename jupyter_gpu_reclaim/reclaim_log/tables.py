@@ -64,13 +64,17 @@ class Storable(TypeDecorator[str]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
         """The text itself wherever it is well-formed."""
-        if value is None:
-            return None
-        if isinstance(value, str) and value.isascii() and "\0" not in value:
-            return value  # most are, and a batch has hundreds
-        return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        return _storable
+
+
+def _storable(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and "\0" not in value:
+        return value  # most are, and a batch has hundreds
+    return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 class BytesByName(TypeDecorator[dict[str, int]]):
@@ -85,7 +89,9 @@ class BytesByName(TypeDecorator[dict[str, int]]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
         """Gives the map."""
-        return None if dialect.name == "postgresql" else parsed_once  # psycopg parses, with what the engine was given
+        return (
+            None if dialect.name == "postgresql" else parsed_once
+        )  # psycopg parses, with what the engine was given
 
 
 @lru_cache(maxsize=4096)
