@@ -125,7 +125,6 @@ def _engine(url: URL, patience: float) -> Engine:
                 "connect_timeout": max(2, int(patience)),
                 "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
             },
-            "paramstyle": "format",
             "json_deserializer": parsed_once,
         }
     return create_engine(

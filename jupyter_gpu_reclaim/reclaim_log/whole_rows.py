@@ -17,7 +17,9 @@ class WholeRows:
     """
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
-        self._statement = str(insert(table).compile(dialect=dialect))
+        # Only here: where one value stands twice in a statement, PostgreSQL must see that it is the same by its name.
+        positional = dialect if dialect.positional else type(dialect)(paramstyle="format")
+        self._statement = str(insert(table).compile(dialect=positional))
         self._kept_as = [
             column.type.dialect_impl(dialect).bind_processor(dialect) for column in table.columns
         ]
@@ -34,5 +36,5 @@ class WholeRows:
 
 @lru_cache(maxsize=16)
 def whole_rows(table: Table, dialect: Dialect) -> WholeRows:
-    """That of the table on the database of a connection's dialect, whose `paramstyle` must be positional."""
+    """That of the table, for connections of the dialect."""
     return WholeRows(table, dialect)
