@@ -130,13 +130,14 @@ transitions = Table(
     Column("framework", String),
     Column("driver", String),
     # Each filter's first page is read off one index, newest first, without sorting. `event` rides along so that a
-    # filter on rare events is answered from the index too, without touching the rows in between.
+    # filter on rare events is answered from the index too, without touching the rows in between. So does what one user's
+    # rows are filtered by, and the user of a notebook's rows: others may have one of the same name.
     Index("reclaim_transitions_newest", "at", "sequence", "event"),
     Index("reclaim_transitions_kernel", "kernel_id", "at", "sequence"),
     Index("reclaim_transitions_reason", "reason", "at", "sequence"),
     Index("reclaim_transitions_event", "event", "at", "sequence"),
-    Index("reclaim_transitions_owner", "owner", "at", "sequence"),
-    Index("reclaim_transitions_label", "label", "at", "sequence"),
+    Index("reclaim_transitions_owner", "owner", "at", "sequence", "event", "reason", "mechanism"),
+    Index("reclaim_transitions_label", "label", "at", "sequence", "owner"),
     Index("reclaim_transitions_mechanism", "mechanism", "at", "sequence"),
     Index("reclaim_transitions_episode", "episode_id"),
 )
