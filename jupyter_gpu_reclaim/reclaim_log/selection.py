@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, String, exists, false, select, tuple_, union_all
+from sqlalchemy import Column, ColumnElement, Select, String, false, select, tuple_, union_all
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -101,11 +101,10 @@ def _one_of(column: ColumnElement[str], words: list[str]) -> ColumnElement[bool]
 
 
 def _names(gpu: str) -> ColumnElement[bool]:
-    """Whether the row's footprint names the GPU, looked up row by row."""
+    """Whether the row's footprint names the GPU, looked up row by row: PostgreSQL would turn an EXISTS into a join."""
     named = transition_gpus.c
-    return exists().where(
-        named.gpu_uuid == gpu, named.at == transitions.c.at, named.sequence == transitions.c.sequence
-    )
+    there = [named.gpu_uuid == gpu, named.at == transitions.c.at, named.sequence == transitions.c.sequence]
+    return select(named.sequence).where(*there).scalar_subquery().is_not(None)
 
 
 def _of_several(

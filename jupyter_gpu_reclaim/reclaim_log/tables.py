@@ -130,8 +130,8 @@ transitions = Table(
     Column("framework", String),
     Column("driver", String),
     # Each filter's first page is read off one index, newest first, without sorting. `event` rides along so that a
-    # filter on rare events is answered from the index too, without touching the rows in between. So does what one user's
-    # rows are filtered by, and the user of a notebook's rows: others may have one of the same name.
+    # filter on rare events is answered from the index too, without touching the rows in between. So does what one
+    # user's rows are filtered by, and the user of a notebook's rows: others may have one of the same name.
     Index("reclaim_transitions_newest", "at", "sequence", "event"),
     Index("reclaim_transitions_kernel", "kernel_id", "at", "sequence"),
     Index("reclaim_transitions_reason", "reason", "at", "sequence"),

@@ -195,6 +195,12 @@ async def test_instants_that_are_none(log: SqlReclaimLog) -> None:
         ({"reason": Reason.IDLE}, "reclaim_transitions_reason"),
         ({"gpu": "GPU-1"}, "sqlite_autoindex_reclaim_transition_gpus_1"),
         ({"gpu": "GPU-1", "since": NOON}, "sqlite_autoindex_reclaim_transition_gpus_1"),
+        ({"owner": "ada", "reason": Reason.IDLE}, "COVERING INDEX reclaim_transitions_owner"),
+        ({"whose": "", "mechanism": "torch_offload"}, "COVERING INDEX reclaim_transitions_owner"),
+        ({"whose": "", "events": [Event.LOST, Event.PINNED], "since": NOON}, "COVERING INDEX reclaim_transitions_owner"),
+        ({"whose": "", "gpu": "GPU-1"}, "COVERING INDEX reclaim_transitions_owner"),
+        ({"whose": "ada", "label": "a.ipynb"}, "reclaim_transitions_label"),
+        ({"whose": "ada", "kernel_id": "k", "gpu": "GPU-1"}, "sqlite_autoindex_reclaim_transition_gpus_1"),
     ],
 )
 async def test_pages_are_read_off_an_index(log: SqlReclaimLog, file: Path, filters: dict, index: str) -> None:
