@@ -54,6 +54,8 @@ def newest(
 ) -> Select:
     """The newest `count` rows that pass every filter given. Raises `BadCursor`, and ValueError for a naive instant."""
     owners = _owners(owner, whose)
+    if owners == []:
+        return select(transitions).where(false())
     by_owner = owners is not None and kernel_id is None and label is None
     by_gpu = gpu is not None and not by_owner
     at, sequence = (transition_gpus if by_gpu else transitions).c["at", "sequence"]
@@ -72,15 +74,17 @@ def newest(
         transitions.c.event: sorted({event.value for event in events}),
     }
     given = {column: words for column, words in among.items() if words}
-    if owners is not None and by_owner:
+    if owners is not None and by_owner and (given or gpu is not None or len(owners) > 1):
         passing = [_one_of(beside(column), words) for column, words in given.items()]
         if gpu is not None:
             passing.append(_names(gpu))
         return _of_several(transitions.c.owner, owners, [*passing, *within], count)
     if owners is not None:
-        within.append(beside(transitions.c.owner).in_(owners))
-    if list(given) == [transitions.c.event] and not by_gpu:
-        return _of_several(transitions.c.event, given[transitions.c.event], within, count)
+        column = transitions.c.owner
+        within.append(column == owners[0] if by_owner else beside(column).in_(owners))
+    wanted = given.get(transitions.c.event, [])
+    if len(wanted) > 1 and len(given) == 1 and owners is None and not by_gpu:
+        return _of_several(transitions.c.event, wanted, within, count)
     found = select(transitions)
     if by_gpu:
         found = found.join_from(transition_gpus, transitions, transitions.c.sequence == sequence)
@@ -110,11 +114,11 @@ def _names(gpu: str) -> ColumnElement[bool]:
 def _of_several(
     column: Column[str], wanted: list[str], within: list[ColumnElement[bool]], count: int
 ) -> Select:
-    """The newest of each word, then the newest of these: a database that is given a list may pass over all rows."""
+    """The newest of each word, then the newest of these: a database that is given a list may pass over all rows.
+
+    What the index holds is looked at first; only rows that pass are read.
+    """
     at, sequence = transitions.c["at", "sequence"]
-    if len(wanted) < 2:
-        passing = [_one_of(column, wanted), *within] if wanted else [false()]
-        return select(transitions).where(*passing).order_by(at.desc(), sequence.desc()).limit(count)
     each = [
         select(sequence)
         .where(column == word, *within)
