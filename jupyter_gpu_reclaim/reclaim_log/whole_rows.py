@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Dialect, Table, insert
+from sqlalchemy.engine.default import DefaultDialect
 
 
 class WholeRows:
@@ -18,7 +19,9 @@ class WholeRows:
 
     def __init__(self, table: Table, dialect: Dialect) -> None:
         # Only here: where one value stands twice in a statement, PostgreSQL must see that it is the same by its name.
-        positional = dialect if dialect.positional else type(dialect)(paramstyle="format")
+        positional = (
+            dialect if dialect.positional else type(cast(DefaultDialect, dialect))(paramstyle="format")
+        )
         self._statement = str(insert(table).compile(dialect=positional))
         self._kept_as = [
             column.type.dialect_impl(dialect).bind_processor(dialect) for column in table.columns
