@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
 from jupyter_gpu_reclaim.reclaim_log import schema
-from jupyter_gpu_reclaim.reclaim_log.tables import parsed_once
 
 log = logging.getLogger(__name__)
 
@@ -118,17 +117,14 @@ def _engine(url: URL, patience: float) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     milliseconds = int(patience * 1000)
-    options: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     if url.get_backend_name() == "postgresql":
-        options = {
-            "connect_args": {
-                "connect_timeout": max(2, int(patience)),
-                "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
-            },
-            "json_deserializer": parsed_once,
+        arguments = {
+            "connect_timeout": max(2, int(patience)),
+            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={2 * milliseconds}",
         }
     return create_engine(
-        url, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True, **options
+        url, connect_args=arguments, pool_size=1, max_overflow=0, pool_pre_ping=True, hide_parameters=True
     )
 
 

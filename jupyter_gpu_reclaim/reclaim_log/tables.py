@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
@@ -23,6 +24,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    cast,
+    type_coerce,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -87,15 +90,17 @@ class BytesByName(TypeDecorator[dict[str, int]]):
         """Takes the map as text. Most are empty."""
         return lambda value: json.dumps(value) if value else "{}"
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Read as text: PostgreSQL's driver would parse each."""
+        return type_coerce(cast(column, Text), self)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str], dict[str, int]]:
         """Gives the map."""
-        return (
-            None if dialect.name == "postgresql" else parsed_once
-        )  # psycopg parses, with what the engine was given
+        return _parsed
 
 
 @lru_cache(maxsize=4096)
-def parsed_once(text: str | bytes) -> Any:
+def _parsed(text: str) -> dict[str, int]:
     """The JSON in a text. Rows come by the hundred, and few differ in what a kernel held."""
     return json.loads(text)
 

@@ -232,7 +232,8 @@ async def plans_of(log: SqlReclaimLog, file: Path, filters: dict) -> list[list[s
     asked: list[tuple[str, tuple]] = []
 
     def note(_connection: object, _cursor: object, statement: str, parameters: tuple, *_: object) -> None:
-        asked.append((statement, parameters))
+        if "SELECT" in statement:
+            asked.append((statement, parameters))
 
     _, after = await log.query(limit=1)
     event.listen(Engine, "before_cursor_execute", note)
