@@ -33,6 +33,9 @@ class Moves:
 
     def start(self, seat: Seat, event: Event, reason: Reason, now: int) -> int:
         """A reclaim or a restore begins. When it will be done."""
+        if event is Event.RESTORE_STARTED:
+            away = timedelta(microseconds=now - (seat.phase_since or 0))
+            self._tally.quick_returns += away <= self._policy.pressure_idle_after
         self.happened(seat, event, now, reason)
         done = Event.RECLAIM_DONE if event is Event.RECLAIM_STARTED else Event.RESTORE_DONE
         self._free_at[done] = max(now, self._free_at[done]) + self._takes(done, seat.footprint)

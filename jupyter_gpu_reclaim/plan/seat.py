@@ -101,9 +101,11 @@ class Seat:
         return self.waiting_since is not None or self.place_wanted is not None or self.room_wanted > 0
 
     @property
-    def parked(self) -> bool:
-        """Whether `decide()` has nothing to say about it, whatever the others do."""
-        return self.phase is Phase.RECLAIMED and self.waiting_since is None
+    def waits_at_gate_since(self) -> int | None:
+        """Since when its code has waited for its data or for a place, without being on its way."""
+        if self.phase is Phase.RECLAIMED:
+            return self.waiting_since
+        return self.place_wanted if self.phase is Phase.RESIDENT else None
 
     def state(self) -> State:
         """What its time counts as now."""
@@ -121,6 +123,19 @@ class Seat:
             state = self.state()
             self.time[state] += span
             self.byte_time[state] += span * self.footprint
+
+    def begin_away(self) -> None:
+        """From the beginning on, what its first cell holds is in host memory."""
+        self.phase, self.phase_since, self.begun = Phase.RECLAIMED, 0, 0
+        self.footprint = self.trace.held[0]
+
+    def ask_again(self, now: int) -> None:
+        """Its wait at the gate has ended with an error, and its user runs the cell again at once."""
+        self.count(now)
+        if self.phase is Phase.RECLAIMED:
+            self.waiting_since = now
+        else:
+            self.place_wanted = now
 
     def holding(self) -> Holding:
         """As the reconciler hands it to `decide()`."""
