@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
 
-ARRIVAL, END, MOVED, LOOK, POLICY, GONE = range(6)
-"""A cell is sent, a cell ends, a move ends, the loop may look, another policy holds, a kernel is ended."""
+ARRIVAL, END, SEEN, MOVED, LOOK, POLICY, GONE = range(7)
+"""A cell is sent, a cell ends, its end is seen, a move ends, the loop may look, another policy, a kernel's end."""
 
 
 class Agenda:

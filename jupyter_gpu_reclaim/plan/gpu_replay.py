@@ -7,7 +7,7 @@ an answer. Between these nothing can change, so nobody is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from jupyter_gpu_reclaim.core.admission import track_overtaken
@@ -31,7 +31,7 @@ from jupyter_gpu_reclaim.core.policy import decide
 from jupyter_gpu_reclaim.core.pressure import track_pressure
 from jupyter_gpu_reclaim.core.priorities import priority_of
 from jupyter_gpu_reclaim.plan import outside
-from jupyter_gpu_reclaim.plan.agenda import ARRIVAL, END, GONE, LOOK, MOVED, POLICY, Agenda
+from jupyter_gpu_reclaim.plan.agenda import ARRIVAL, END, GONE, LOOK, POLICY, SEEN, MOVED, Agenda
 from jupyter_gpu_reclaim.plan.books import Books
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.looks import Looks
@@ -50,6 +50,7 @@ MOVING = "moving"
 class GpuReplay:
     """The kernels of one GPU over `span` microseconds. `witness` sees each round; `rows`, if given, each transition.
 
+    `before` are moves that were done before it begins, which count for how long whoever comes back stays.
     `later` are policies that take the first one's place, each from its instant on; `ends` says when kernels end, by id.
     """
 
@@ -64,6 +65,7 @@ class GpuReplay:
         witness: Witness | None = None,
         rows: list[Transition] | None = None,
         begin_reclaimed: bool = False,
+        before: Iterable[Transition] = (),
         later: Sequence[tuple[int, Policy]] = outside.NO_OTHERS,
         ends: Mapping[str, int] = outside.NEVER_ENDS,
     ) -> None:
@@ -80,8 +82,8 @@ class GpuReplay:
         self._unsettled = False  # the last round left somebody waiting or put something off
         self._overtaken: Mapping[str, int] = {}
         self._short_since: Mapping[str, datetime] = {}
-        self._moves = Moves(uuid, machine, policy, self.tally, rows)
-        self._looks = Looks(uuid, self._agenda, policy, span)
+        self._moves = Moves(uuid, machine, policy, self.tally, rows, before)
+        self._looks = Looks(uuid, self._agenda, policy, span, round(machine.idle_seen_seconds * SECOND))
         self.policy, self._later = policy, later
         outside.announce(self._agenda, self.seats, later, ends)
         for seat in self.seats:
@@ -122,6 +124,10 @@ class GpuReplay:
             return  # a move or a look that the kernel's next event has made void
         elif kind == LOOK:
             self._ask = True
+        elif kind == SEEN:
+            seat.count(now)
+            seat.unseen = False
+            self._ask = self._ask or self._unsettled
         else:
             self._moved(seat, now)
 
@@ -152,7 +158,7 @@ class GpuReplay:
         seat.count(now)
         seat.generation += 1
         seat.arrived, seat.waited, seat.cause_since = now, 0, now
-        seat.warned_at = None
+        seat.warned_at, seat.unseen = None, False
         self.tally.cells += 1
         if seat.phase is Phase.RECLAIMING:
             self._cancel(seat, now)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.horizon import next_change
 from jupyter_gpu_reclaim.core.model import Holding, Phase, Policy
-from jupyter_gpu_reclaim.plan.agenda import LOOK, Agenda
+from jupyter_gpu_reclaim.plan.agenda import LOOK, SEEN, Agenda
 from jupyter_gpu_reclaim.plan.seat import Seat, instant, microseconds
 from jupyter_gpu_reclaim.plan.trace import SECOND
 
@@ -15,8 +15,8 @@ from jupyter_gpu_reclaim.plan.trace import SECOND
 class Looks:
     """The looks of one GPU's loop at ticks. Of those for all kernels together only the last planned counts."""
 
-    def __init__(self, uuid: str, agenda: Agenda, policy: Policy, span: int) -> None:
-        self._uuid, self._agenda, self._span = uuid, agenda, span
+    def __init__(self, uuid: str, agenda: Agenda, policy: Policy, span: int, idle_seen_after: int) -> None:
+        self._uuid, self._agenda, self._span, self._idle_seen_after = uuid, agenda, span, idle_seen_after
         self._common_at: int | None = None
         self.adopt(policy)
 
@@ -26,8 +26,9 @@ class Looks:
         first = first_look(self._uuid, policy)
         self._first = self._span if first is None else first
         self.limit = microseconds_of(policy.restore_timeout)  # of a wait at the gate; 0: none
-        self.quick = microseconds_of(policy.pressure_idle_after)
-        self.at_once = bool(policy.max_running_per_gpu or not self.quick or not policy.idle_after)
+        quick = microseconds_of(policy.pressure_idle_after)
+        self._soonest = min(quick, microseconds_of(policy.idle_after))
+        self.at_once = bool(policy.max_running_per_gpu or not quick or not policy.idle_after)
         """Whether a cell's end may bring an act at once where somebody waits."""
 
     def is_common(self, now: int) -> bool:
@@ -35,8 +36,11 @@ class Looks:
         return now == self._common_at
 
     def after_cell(self, seat: Seat, now: int) -> None:
-        """Ask when the kernel's rest may first bring an act."""
+        """Ask when the kernel's rest may first bring an act, and when its idleness is seen, if that comes later."""
         self._after(seat, now + self._first)
+        if self._idle_seen_after > self._soonest:
+            seat.unseen = True
+            self._agenda.add(now + self._idle_seen_after, SEEN, seat.number, seat.generation)
 
     def for_each(self, seats: Iterable[Seat], now: int) -> None:
         """With nobody short of room no kernel's time depends on another's: ask for each by itself."""

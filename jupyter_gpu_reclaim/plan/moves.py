@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import count
+from operator import attrgetter
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Policy, Reason, Transition
 from jupyter_gpu_reclaim.core.pace import WINDOW, measure, track_residence
@@ -13,17 +14,25 @@ from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.seat import Seat, instant, microseconds
 from jupyter_gpu_reclaim.plan.tally import Tally
+from jupyter_gpu_reclaim.plan.trace import SECOND
 
 
 class Moves:
     """The link moves one kernel's bytes at a time in each direction; both directions go at once."""
 
     def __init__(
-        self, uuid: str, machine: Machine, policy: Policy, tally: Tally, rows: list[Transition] | None
+        self,
+        uuid: str,
+        machine: Machine,
+        policy: Policy,
+        tally: Tally,
+        rows: list[Transition] | None,
+        before: Iterable[Transition],
     ) -> None:
         self._uuid, self._machine, self._policy, self._tally, self._rows = uuid, machine, policy, tally, rows
+        self._word = round(machine.word_seconds * SECOND)
         self._free_at = {Event.RECLAIM_DONE: 0, Event.RESTORE_DONE: 0}
-        self._recent: deque[Transition] = deque()
+        self._recent = deque(sorted(before, key=attrgetter("at")))
         self._serial = count()
         self.residence: Mapping[str, timedelta] = {}
 
@@ -38,7 +47,8 @@ class Moves:
             self._tally.quick_returns += away <= self._policy.pressure_idle_after
         self.happened(seat, event, now, reason)
         done = Event.RECLAIM_DONE if event is Event.RECLAIM_STARTED else Event.RESTORE_DONE
-        self._free_at[done] = max(now, self._free_at[done]) + self._takes(done, seat.footprint)
+        begins = max(now + self._word, self._free_at[done])
+        self._free_at[done] = begins + self._takes(done, seat.footprint)
         return self._free_at[done]
 
     def done(self, seat: Seat, now: int) -> None:

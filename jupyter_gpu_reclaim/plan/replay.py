@@ -40,10 +40,12 @@ def replay(
     witness: Witness | None = None,
     rows: list[Transition] | None = None,
     begin_reclaimed: bool = False,
+    before: Sequence[Transition] = (),
 ) -> Tally:
     """What this policy brings on so many GPUs. `witness` sees each round, `rows` (if given) takes the log's rows.
 
-    Kernels begin with nothing, or, with `begin_reclaimed`, with what their first cell holds in host memory.
+    Kernels begin with nothing, or, with `begin_reclaimed`, with what their first cell holds in host memory. `before` are
+    moves of before the beginning, as rows of the log in the trace's time: by them it is judged how much is moved.
     """
     total = Tally()
     for number, kernels in enumerate(placed(trace.kernels, gpus)):
@@ -57,6 +59,7 @@ def replay(
             witness,
             rows,
             begin_reclaimed,
+            [row for row in before if f"GPU-{number:04d}" in row.footprint],
         )
         total.add(one.run())
     return total

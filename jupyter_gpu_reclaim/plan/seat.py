@@ -62,6 +62,7 @@ class Seat:
         "since",
         "time",
         "trace",
+        "unseen",
         "waited",
         "waiting_since",
         "warned_at",
@@ -79,6 +80,7 @@ class Seat:
         self.comes_at = 0  # the next cell
         self.look_at = 0  # until then time alone changes nothing about it
         self.last_active: int | None = None
+        self.unseen = False  # its last cell has ended, and for all that is known its work on the GPU goes on
         self.arrived = 0  # of the cell under way
         self.waiting_since: int | None = None  # at the closed gate
         self.place_wanted: int | None = None
@@ -147,7 +149,7 @@ class Seat:
                 running_since=None if self.running_since is None else instant(self.running_since),
                 last_active_at=None if self.last_active is None else instant(self.last_active),
                 background_work=(),
-                gpu_busy=self.running_since is not None,
+                gpu_busy=self.unseen or self.running_since is not None,
                 phase=self.phase,
                 phase_since=None if self.phase_since is None else instant(self.phase_since),
                 footprint={self.gpu: self.footprint} if self.footprint else {},
