@@ -7,28 +7,13 @@ one after the other. Kernels that use several GPUs are not modelled.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heapify, heapreplace
 
 from jupyter_gpu_reclaim.core.model import Policy, Transition
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay, Witness
+from jupyter_gpu_reclaim.plan.homes import placed
 from jupyter_gpu_reclaim.plan.tally import Tally
-from jupyter_gpu_reclaim.plan.trace import Trace, TraceKernel
-
-
-def placed(kernels: Sequence[TraceKernel], gpus: int) -> list[list[TraceKernel]]:
-    """Kernels by GPU: in the order of their first cells, each to where the fewest bytes were given so far.
-
-    The product places nobody: that is for whoever starts kernels, and an even share is the least they can do.
-    """
-    filled = [(0, number) for number in range(gpus)]
-    heapify(filled)
-    homes: list[list[TraceKernel]] = [[] for _ in range(gpus)]
-    for kernel in sorted((k for k in kernels if k.rests), key=lambda k: (k.rests[0], k.kernel_id)):
-        given, number = filled[0]
-        homes[number].append(kernel)
-        heapreplace(filled, (given + max(kernel.held) + 1, number))
-    return homes
+from jupyter_gpu_reclaim.plan.trace import Trace
 
 
 def replay(
@@ -48,7 +33,7 @@ def replay(
     moves of before the beginning, as rows of the log in the trace's time: by them it is judged how much is moved.
     """
     total = Tally()
-    for number, kernels in enumerate(placed(trace.kernels, gpus)):
+    for number, kernels in enumerate(placed(trace.kernels, gpus, policy.max_running_per_gpu)):
         one = GpuReplay(
             f"GPU-{number:04d}",
             kernels,

@@ -11,7 +11,8 @@ from jupyter_gpu_reclaim.core.model import Phase, Policy, Transition
 from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.plan.costs import GIB, Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
-from jupyter_gpu_reclaim.plan.replay import placed, replay
+from jupyter_gpu_reclaim.plan.homes import placed
+from jupyter_gpu_reclaim.plan.replay import replay
 from jupyter_gpu_reclaim.plan.seat import State, instant, microseconds
 from jupyter_gpu_reclaim.plan.tally import Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, Trace, TraceKernel
@@ -113,11 +114,12 @@ def test_equal_arguments_give_equal_replays(wanted, policy):
     assert content(plain) == content(watched)
 
 
-@given(st.lists(cells, max_size=12), st.integers(1, 5))
-def test_each_kernel_has_one_home(wanted, gpus):
-    """Whatever the number of GPUs, every kernel is given to exactly one."""
-    homes = placed(team(wanted).kernels, gpus)
+@given(st.lists(cells, max_size=12), st.integers(1, 5), st.integers(0, 2))
+def test_each_kernel_has_one_home(wanted, gpus, places):
+    """Whatever the number of GPUs, every kernel is given to exactly one; with running places, in even numbers."""
+    homes = placed(team(wanted).kernels, gpus, places)
     assert len(homes) == gpus
+    assert not places or max(map(len, homes)) - min(map(len, homes)) <= 1
     assert sorted(k.kernel_id for home in homes for k in home) == sorted(f"k{n}" for n in range(len(wanted)))
 
 
