@@ -1,6 +1,7 @@
 """What else a team could do with its GPUs, replayed over the same cells: pools in which a GPU goes to whoever asks.
 
-All of them are kinder than the real thing: any GPU serves any notebook, and only what is named costs time.
+All of them are kinder than the real thing: any GPU serves any notebook (but for the one limit that says otherwise), and
+only what is named costs time.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def rules(machine: Machine, cull_after: int, places: int) -> list[Rule]:
         Rule(name=f"culled after {minutes} idle, work lost", hold_after=cull_after, loses_work=True),
         Rule(name="taken back after 30 min idle, at no cost", hold_after=30 * MINUTE),
         Rule(name="bound for each cell (as NotebookOS)", hold_after=0, takes=machine.onload_takes),
-        replace(limit, name="limit where a kernel keeps its GPU, moves take no time", bound=True),
+        replace(limit, name="limit: kernels keep their GPU, moves take no time", bound=True),
         limit,
     ]
 
