@@ -128,9 +128,9 @@ def moves_before(day: Day) -> list[Transition]:
 
 
 def away(day: Day) -> float:
-    """Share of the kernels' time that their bytes were in host memory, where all were when it began."""
-    total = 0.0
-    for number in range(len(day.lives)):
+    """Share of the time, of kernels that were used, that their bytes were in host memory, where all were at first."""
+    total, used = 0.0, [number for number, cells in enumerate(day.lives) if cells]
+    for number in used:
         left_at: float | None = 0.0
         own = [move for move in day.moves if move.kernel == number and 0 < move.ended <= day.seconds]
         for move in sorted(own, key=lambda move: move.ended):
@@ -139,7 +139,7 @@ def away(day: Day) -> float:
             elif left_at is not None:
                 total, left_at = total + move.began - left_at, None
         total += 0.0 if left_at is None else day.seconds - left_at
-    return total / (day.seconds * len(day.lives))
+    return total / (day.seconds * len(used))
 
 
 def predicted(day: Day, policy: Policy, tick_seconds: float, rows: list[Transition] | None = None) -> Tally:
