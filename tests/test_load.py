@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recorded_rounds
 from load_replay import Cell, Day, compared, in_words, moves
 
 from jupyter_gpu_reclaim.core.model import Policy
@@ -147,7 +148,8 @@ async def day(folder: Path, seconds: float) -> None:
     print("replayed:", in_words(compared(lived, POLICY, TICK_SECONDS)))
     if RECORD:
         lived.write(Path(RECORD))
-        Path(RECORD).with_suffix(".rounds").write_text(json.dumps({"ids": [p.notebook.kernel_id for p in people], "lives": lives, "rows": rows, "rounds": rounds}))
+        recorded_rounds.write(rounds, Path(RECORD).with_suffix(".rounds.xz"))
+        Path(RECORD).with_suffix(".all").write_text(json.dumps({"ids": [p.notebook.kernel_id for p in people], "lives": lives, "rows": rows, "rounds": rounds}))
     assert all(person.cells >= 2 for person in people)
     assert most_passed(people, began) <= 2 * NOTEBOOKS
     assert after["fd"] - before["fd"] <= 4
