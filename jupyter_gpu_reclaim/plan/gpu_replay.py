@@ -7,7 +7,7 @@ an answer. Between these nothing can change, so nobody is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from jupyter_gpu_reclaim.core.admission import track_overtaken
@@ -30,12 +30,12 @@ from jupyter_gpu_reclaim.core.model import (
 from jupyter_gpu_reclaim.core.policy import decide
 from jupyter_gpu_reclaim.core.pressure import track_pressure
 from jupyter_gpu_reclaim.core.priorities import priority_of
-from jupyter_gpu_reclaim.plan import outside
 from jupyter_gpu_reclaim.plan.agenda import ARRIVAL, END, GONE, LOOK, POLICY, SEEN, MOVED, Agenda
 from jupyter_gpu_reclaim.plan.books import Books
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.looks import Looks
 from jupyter_gpu_reclaim.plan.moves import Moves
+from jupyter_gpu_reclaim.plan.outside import NOTHING, Outside, end
 from jupyter_gpu_reclaim.plan.seat import Seat, instant
 from jupyter_gpu_reclaim.plan.tally import Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, TraceKernel
@@ -48,11 +48,7 @@ MOVING = "moving"
 
 
 class GpuReplay:
-    """The kernels of one GPU over `span` microseconds. `witness` sees each round; `rows`, if given, each transition.
-
-    `before` are moves that were done before it begins, which count for how long whoever comes back stays.
-    `later` are policies that take the first one's place, each from its instant on; `ends` says when kernels end, by id.
-    """
+    """The kernels of one GPU over `span` microseconds. `witness` sees each round; `rows`, if given, each transition."""
 
     def __init__(
         self,
@@ -64,10 +60,7 @@ class GpuReplay:
         tick_seconds: float,
         witness: Witness | None = None,
         rows: list[Transition] | None = None,
-        begin_reclaimed: bool = False,
-        before: Iterable[Transition] = (),
-        later: Sequence[tuple[int, Policy]] = outside.NO_OTHERS,
-        ends: Mapping[str, int] = outside.NEVER_ENDS,
+        outside: Outside = NOTHING,
     ) -> None:
         self.uuid, self.span, self.machine = uuid, span, machine
         self.seats = [Seat(number, kernel, uuid) for number, kernel in enumerate(kernels)]
@@ -82,14 +75,14 @@ class GpuReplay:
         self._unsettled = False  # the last round left somebody waiting or put something off
         self._overtaken: Mapping[str, int] = {}
         self._short_since: Mapping[str, datetime] = {}
-        self._moves = Moves(uuid, machine, policy, self.tally, rows, before)
+        self._moves = Moves(uuid, machine, policy, self.tally, rows, outside.before)
         self._looks = Looks(uuid, self._agenda, policy, span, round(machine.idle_seen_seconds * SECOND))
-        self.policy, self._later = policy, later
-        outside.announce(self._agenda, self.seats, later, ends)
+        self.policy, self._later = policy, outside.later
+        outside.announce(self._agenda, self.seats)
         for seat in self.seats:
             seat.priority = priority_of(seat.holding(), policy)
             seat.seen = None
-            if begin_reclaimed:
+            if outside.begin_reclaimed:
                 seat.begin_away()
                 self._books.away += seat.footprint
             self._plan_cell(seat, 0)
@@ -140,7 +133,7 @@ class GpuReplay:
         self._ask = True
 
     def _gone(self, seat: Seat, now: int) -> None:
-        outside.end(seat, self._books, self._moves, now)
+        end(seat, self._books, self._moves, now)
         self._live.pop(seat.number, None)
         self._ask = True
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
-from jupyter_gpu_reclaim.core.model import Event, Policy
+from jupyter_gpu_reclaim.core.model import Event, Policy, Transition
 from jupyter_gpu_reclaim.plan.agenda import GONE, POLICY, Agenda
 from jupyter_gpu_reclaim.plan.books import Books
 from jupyter_gpu_reclaim.plan.moves import Moves
 from jupyter_gpu_reclaim.plan.seat import Seat
 
-NO_OTHERS: Sequence[tuple[int, Policy]] = ()
-NEVER_ENDS: Mapping[str, int] = MappingProxyType({})
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """What a replay is told beside the cells. Instants are the trace's, in microseconds or added to `BEGINNING`."""
+
+    begin_reclaimed: bool = False  # what each kernel's first cell holds is in host memory from the beginning
+    before: Sequence[Transition] = ()  # moves done before the beginning, by which it is judged how much is moved
+    later: Sequence[tuple[int, Policy]] = ()  # policies that take the first one's place, each from its instant on
+    ends: Mapping[str, int] = field(default_factory=dict)  # when kernels end, by id
+
+    def announce(self, agenda: Agenda, seats: Sequence[Seat]) -> None:
+        """Put the later policies on the agenda, each by its number, and the kernels' ends."""
+        for number, (at, _) in enumerate(self.later):
+            agenda.add(at, POLICY, number)
+        for seat in seats:
+            if seat.trace.kernel_id in self.ends:
+                agenda.add(self.ends[seat.trace.kernel_id], GONE, seat.number)
 
 
-def announce(
-    agenda: Agenda, seats: Sequence[Seat], later: Sequence[tuple[int, Policy]], ends: Mapping[str, int]
-) -> None:
-    """Put the `later` policies on the agenda, each by its number, and kernels' ends, by kernel id."""
-    for number, (at, _) in enumerate(later):
-        agenda.add(at, POLICY, number)
-    for seat in seats:
-        if seat.trace.kernel_id in ends:
-            agenda.add(ends[seat.trace.kernel_id], GONE, seat.number)
+NOTHING = Outside()
 
 
 def end(seat: Seat, books: Books, moves: Moves, now: int) -> None:

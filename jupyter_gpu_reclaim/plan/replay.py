@@ -12,6 +12,7 @@ from jupyter_gpu_reclaim.core.model import Policy, Transition
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay, Witness
 from jupyter_gpu_reclaim.plan.homes import placed
+from jupyter_gpu_reclaim.plan.outside import Outside
 from jupyter_gpu_reclaim.plan.tally import Tally
 from jupyter_gpu_reclaim.plan.trace import Trace
 
@@ -34,8 +35,9 @@ def replay(
     """
     total = Tally()
     for number, kernels in enumerate(placed(trace.kernels, gpus, policy.max_running_per_gpu)):
+        uuid = f"GPU-{number:04d}"
         one = GpuReplay(
-            f"GPU-{number:04d}",
+            uuid,
             kernels,
             trace.span,
             policy,
@@ -43,8 +45,7 @@ def replay(
             tick_seconds,
             witness,
             rows,
-            begin_reclaimed,
-            [row for row in before if f"GPU-{number:04d}" in row.footprint],
+            Outside(begin_reclaimed=begin_reclaimed, before=[row for row in before if uuid in row.footprint]),
         )
         total.add(one.run())
     return total

@@ -12,6 +12,7 @@ from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.plan.costs import GIB, Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
 from jupyter_gpu_reclaim.plan.homes import placed
+from jupyter_gpu_reclaim.plan.outside import Outside
 from jupyter_gpu_reclaim.plan.replay import replay
 from jupyter_gpu_reclaim.plan.seat import State, instant, microseconds
 from jupyter_gpu_reclaim.plan.tally import Tally
@@ -126,7 +127,8 @@ def test_each_kernel_has_one_home(wanted, gpus, places):
 def changing(trace: Trace, policy: Policy, later: list, ends: dict, witness=None, rows=None) -> Tally:
     """A replay on one GPU in which the policy changes and kernels end."""
     (home,) = placed(trace.kernels, 1)
-    return GpuReplay("GPU-0", home, SPAN, policy, MACHINE, 5.0, witness, rows, later=later, ends=ends).run()
+    outside = Outside(later=later, ends=ends)
+    return GpuReplay("GPU-0", home, SPAN, policy, MACHINE, 5.0, witness, rows, outside).run()
 
 
 @settings(max_examples=40, deadline=None)
