@@ -182,8 +182,10 @@ class GpuReplay:
             self._books.because(seat, Reason.ROOM.value, now)
             self._ask = True
             return
-        self._books.used -= seat.footprint - wants
-        seat.footprint = wants
+        if wants < seat.footprint:
+            self._books.used -= seat.footprint - wants
+            seat.footprint = wants
+            self._ask = self._ask or self._unsettled
         self._work(seat, now)
 
     def _work(self, seat: Seat, now: int) -> None:

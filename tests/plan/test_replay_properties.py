@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jupyter_gpu_reclaim.core.model import Phase, Policy, Transition
@@ -158,7 +158,16 @@ def test_what_ends_holds_nothing_any_more(wanted, policy, later, ends):
     assert legal(rows)
 
 
+ROOM_AFTER_30 = Policy(
+    idle_after=timedelta(minutes=1), warn_before=timedelta(0), pressure_idle_after=timedelta(seconds=30),
+    cooldown=timedelta(0), restore_timeout=timedelta(0),
+)  # fmt: skip
+
+
 @settings(max_examples=25, deadline=None)
+@example(  # the second kernel's second cell gives back what the third waits for
+    [[(0, 0, 15 * GIB // 2)], [(0, 0, 8 * GIB), (0, 0, 0)], [(0, 0, 8 * GIB)]], ROOM_AFTER_30, 8
+)
 @given(st.lists(cells, min_size=1, max_size=5), policies, st.integers(0, SPAN // (5 * SECOND)))
 def test_the_same_policy_again_changes_nothing(wanted, policy, tick):
     """A policy that takes its own place at any tick leaves every wait, move and byte as it was."""
