@@ -8,6 +8,8 @@ from itertools import count
 
 ARRIVAL, END, SEEN, MOVED, LOOK, POLICY, GONE = range(7)
 """A cell is sent, a cell ends, its end is seen, a move ends, the loop may look, another policy, a kernel's end."""
+WHATEVER = -1
+"""The generation of a look that counts whatever happens until then."""
 
 
 class Agenda:
@@ -35,6 +37,10 @@ class Agenda:
         """Kind, number and generation of all that happens at `now`, what is added for `now` meanwhile included."""
         while self._events and self._events[0][0] == now:
             yield heappop(self._events)[2:]
+
+    def look(self, at: int) -> None:
+        """The loop looks at its first tick at or after `at`."""
+        self.add(self.tick_from(at), LOOK, -1, WHATEVER)
 
     def tick_from(self, at: int) -> int:
         """The first look of the loop at or after `at`, if nothing wakes it before."""

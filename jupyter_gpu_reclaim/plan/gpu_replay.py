@@ -30,7 +30,7 @@ from jupyter_gpu_reclaim.core.model import (
 from jupyter_gpu_reclaim.core.policy import decide
 from jupyter_gpu_reclaim.core.pressure import track_pressure
 from jupyter_gpu_reclaim.core.priorities import priority_of
-from jupyter_gpu_reclaim.plan.agenda import ARRIVAL, END, GONE, LOOK, POLICY, SEEN, MOVED, Agenda
+from jupyter_gpu_reclaim.plan.agenda import ARRIVAL, END, GONE, LOOK, MOVED, POLICY, SEEN, WHATEVER, Agenda
 from jupyter_gpu_reclaim.plan.books import Books
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.looks import Looks
@@ -94,6 +94,7 @@ class GpuReplay:
                 self._happens(kind, number, generation, now)
             while self._ask:
                 self._round(now)
+            self._see_pressure(now)
         self._books.close(self.seats, self.span)
         return self.tally
 
@@ -102,7 +103,7 @@ class GpuReplay:
             self._change_policy(self._later[number][1], now)
             return
         if number < 0:
-            self._ask = self._ask or self._looks.is_common(now)
+            self._ask = self._ask or generation == WHATEVER or self._looks.is_common(now)
             return
         seat = self.seats[number]
         if seat.phase is Phase.GONE:
@@ -136,6 +137,14 @@ class GpuReplay:
         end(seat, self._books, self._moves, now)
         self._live.pop(seat.number, None)
         self._ask = True
+
+    def _see_pressure(self, now: int) -> None:
+        """The loop sees at its next tick that the GPU has come to be short of headroom, or is so no more."""
+        wanted = self.policy.headroom_bytes
+        if wanted:
+            short = self._books.used > self.machine.gpu_bytes - wanted
+            if short is not (self.uuid in self._short_since):
+                self._agenda.look(now + 1)
 
     # -- cells ------------------------------------------------------------------------------------------------------
 
@@ -185,7 +194,7 @@ class GpuReplay:
         if wants < seat.footprint:
             self._books.used -= seat.footprint - wants
             seat.footprint = wants
-            self._ask = self._ask or self._unsettled
+            self._agenda.look(now)
         self._work(seat, now)
 
     def _work(self, seat: Seat, now: int) -> None:
