@@ -32,9 +32,7 @@ def write(rounds: list[dict[str, Any]], path: Path) -> None:
             continue
         seen_at = each["snapshot"]["taken_at"]
         flat = _flat(each)
-        lines.append(
-            {key: value for key, value in flat.items() if key not in before or before[key] != value}
-        )
+        lines.append({key: value for key, value in flat.items() if key not in before or before[key] != value})
         before = flat
     text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
     path.write_bytes(lzma.compress(text.encode(), preset=9))

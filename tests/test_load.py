@@ -136,7 +136,9 @@ async def day(folder: Path, seconds: float) -> None:
         until = time.monotonic() + seconds
         await asyncio.gather(*(person.live(until) for person in people))
         stalls = await server.request("GET", "/gpu-reclaim-bench")
-        lives = [p.lived.copy() for p in people]  # everybody's last cells, all at once, are no part of the day
+        lives = [
+            p.lived.copy() for p in people
+        ]  # everybody's last cells, all at once, are no part of the day
         rounds = (await server.request("GET", "/gpu-reclaim-rounds"))["rounds"] if RECORD else []
         await asyncio.gather(*(person.cell(0) for person in people))
         after = held(server.pid)
@@ -149,7 +151,16 @@ async def day(folder: Path, seconds: float) -> None:
     if RECORD:
         lived.write(Path(RECORD))
         recorded_rounds.write(rounds, Path(RECORD).with_suffix(".rounds.xz"))
-        Path(RECORD).with_suffix(".all").write_text(json.dumps({"ids": [p.notebook.kernel_id for p in people], "lives": lives, "rows": rows, "rounds": rounds}))
+        Path(RECORD).with_suffix(".all").write_text(
+            json.dumps(
+                {
+                    "ids": [p.notebook.kernel_id for p in people],
+                    "lives": lives,
+                    "rows": rows,
+                    "rounds": rounds,
+                }
+            )
+        )
     assert all(person.cells >= 2 for person in people)
     assert most_passed(people, began) <= 2 * NOTEBOOKS
     assert after["fd"] - before["fd"] <= 4
@@ -187,9 +198,13 @@ def report(people: list[Person], stalls: dict[str, Any], began: list[str]) -> No
     )
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(int(os.environ.get("LOAD_TIMEOUT", 280)))
 @pytest.mark.parametrize(
-    "seconds", [float(os.environ.get("LOAD_SECONDS","20")), pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+    "seconds",
+    [
+        float(os.environ.get("LOAD_SECONDS", "20")),
+        pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
 )
 def test_twenty_four_notebooks_live_on_a_gpu_for_three(tmp_path: Path, seconds: float) -> None:
     """Every cell finds its data as it left it, nobody waits for more than two rounds of everybody, nothing leaks."""

@@ -18,8 +18,8 @@ from jupyter_gpu_reclaim.core.policy_rules import Subject, bounded, first_fit, n
 from jupyter_gpu_reclaim.hub.policies import Book
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
-from jupyter_gpu_reclaim.plan.outside import Outside
 from jupyter_gpu_reclaim.plan.log_export import stretches
+from jupyter_gpu_reclaim.plan.outside import Outside
 from jupyter_gpu_reclaim.plan.tally import GIB_HOUR, Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, Row, TraceKernel, assembled
 

@@ -40,7 +40,9 @@ class Rule:
     loses_work: bool = False  # giving the place up ends the kernel
     by_bytes: bool = False  # a kernel takes its bytes of the GPUs' memory together, not a place
     places_per_gpu: int = 1
-    bound: bool = False  # each kernel may use the GPU only that the product is given for it, so there are many pools
+    bound: bool = (
+        False  # each kernel may use the GPU only that the product is given for it, so there are many pools
+    )
 
 
 @dataclass(slots=True, kw_only=True)

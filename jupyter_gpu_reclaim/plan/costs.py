@@ -23,8 +23,12 @@ class Machine:
     offload_speed: float = 4e9  # bytes per second
     onload_speed: float = 7e9
     fixed_seconds: float = 0.05  # of each move
-    word_seconds: float = 0.0  # from a decision until the copy begins: the log, a message, the agent's last look
-    idle_seen_seconds: float = 0.0  # from a cell's end until the loop can know that its work on the GPU is over
+    word_seconds: float = (
+        0.0  # from a decision until the copy begins: the log, a message, the agent's last look
+    )
+    idle_seen_seconds: float = (
+        0.0  # from a cell's end until the loop can know that its work on the GPU is over
+    )
 
     def offload_takes(self, size: int) -> int:
         """Microseconds."""

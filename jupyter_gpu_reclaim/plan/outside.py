@@ -17,8 +17,12 @@ class Outside:
     """What a replay is told beside the cells. Instants are the trace's, in microseconds or added to `BEGINNING`."""
 
     begin_reclaimed: bool = False  # what each kernel's first cell holds is in host memory from the beginning
-    before: Sequence[Transition] = ()  # moves done before the beginning, by which it is judged how much is moved
-    later: Sequence[tuple[int, Policy]] = ()  # policies that take the first one's place, each from its instant on
+    before: Sequence[
+        Transition
+    ] = ()  # moves done before the beginning, by which it is judged how much is moved
+    later: Sequence[
+        tuple[int, Policy]
+    ] = ()  # policies that take the first one's place, each from its instant on
     ends: Mapping[str, int] = field(default_factory=dict)  # when kernels end, by id
 
     def announce(self, agenda: Agenda, seats: Sequence[Seat]) -> None:

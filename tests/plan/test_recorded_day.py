@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import recorded_rounds
-from load_replay import Day, compared, in_words
-from test_load import POLICY, TICK_SECONDS
+from test_load import POLICY
 
 from jupyter_gpu_reclaim.core.admission import track_overtaken
 from jupyter_gpu_reclaim.core.model import Keep
