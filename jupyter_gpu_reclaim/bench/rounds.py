@@ -18,7 +18,7 @@ from jupyter_gpu_reclaim.reconciler.status import Status
 
 
 class Recording:
-    """What the loop told its listeners. Values are kept as they come and read when asked for: it costs a round nothing."""
+    """What the loop told its listeners. Values are kept as they come and read when asked for: a round pays nothing."""
 
     def __init__(self) -> None:
         self._told: list[tuple[Status, tuple[Transition, ...]]] = []

@@ -30,8 +30,8 @@ def replay(
 ) -> Tally:
     """What this policy brings on so many GPUs. `witness` sees each round, `rows` (if given) takes the log's rows.
 
-    Kernels begin with nothing, or, with `begin_reclaimed`, with what their first cell holds in host memory. `before` are
-    moves of before the beginning, as rows of the log in the trace's time: by them it is judged how much is moved.
+    Kernels begin with nothing, or, with `begin_reclaimed`, with what their first cell holds in host memory. `before`
+    are moves done before the beginning, as rows of the log: by them it is judged how much is moved.
     """
     total = Tally()
     for number, kernels in enumerate(placed(trace.kernels, gpus, policy.max_running_per_gpu)):
