@@ -102,7 +102,7 @@ def trace_of(day: Day) -> Trace:
 def machine_of(day: Day) -> Machine:
     """What its moves cost, as the log says: bytes by the time that agents took, and what passed before that."""
     both = {what: day.within(what) for what in ("reclaim", "restore")}
-    made = both["reclaim"] + both["restore"]
+    word = {what: mean(move.ended - move.began - move.took for move in made) for what, made in both.items()}
     return Machine(
         gpu_bytes=day.gpu_bytes,
         host_bytes=FOREVER,
@@ -110,7 +110,8 @@ def machine_of(day: Day) -> Machine:
         offload_speed=day.held / mean(move.took for move in both["reclaim"]),
         onload_speed=day.held / mean(move.took for move in both["restore"]),
         fixed_seconds=0,
-        word_seconds=mean(move.ended - move.began - move.took for move in made),
+        reclaim_word_seconds=word["reclaim"],
+        restore_word_seconds=word["restore"],
     )
 
 

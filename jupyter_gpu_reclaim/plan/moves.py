@@ -30,7 +30,10 @@ class Moves:
         before: Iterable[Transition],
     ) -> None:
         self._uuid, self._machine, self._policy, self._tally, self._rows = uuid, machine, policy, tally, rows
-        self._word = round(machine.word_seconds * SECOND)
+        self._word = {
+            Event.RECLAIM_DONE: round(machine.reclaim_word_seconds * SECOND),
+            Event.RESTORE_DONE: round(machine.restore_word_seconds * SECOND),
+        }
         self._free_at = {Event.RECLAIM_DONE: 0, Event.RESTORE_DONE: 0}
         self._recent = deque(sorted(before, key=attrgetter("at")))
         self._serial = count()
@@ -47,7 +50,7 @@ class Moves:
             self._tally.quick_returns += away <= self._policy.pressure_idle_after
         self.happened(seat, event, now, reason)
         done = Event.RECLAIM_DONE if event is Event.RECLAIM_STARTED else Event.RESTORE_DONE
-        begins = max(now + self._word, self._free_at[done])
+        begins = max(now + self._word[done], self._free_at[done])
         self._free_at[done] = begins + self._takes(done, seat.footprint)
         return self._free_at[done]
 
