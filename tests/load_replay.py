@@ -149,11 +149,18 @@ def away(day: Day) -> float:
 
 
 def predicted(
-    day: Day, policy: Policy, tick_seconds: float, sample_seconds: float, forgotten: int = 0
+    day: Day,
+    policy: Policy,
+    tick_seconds: float,
+    sample_seconds: float,
+    forgotten: int = 0,
+    rows: list[Transition] | None = None,
 ) -> Tally:
-    """The day's replay, of moves before it the `forgotten` oldest left aside."""
+    """The day's replay, of moves before it the `forgotten` oldest left aside. `rows`, if given, takes the log's."""
     machine, before = machine_of(day, sample_seconds), moves_before(day)[forgotten:]
-    return replay(trace_of(day), 1, policy, machine, tick_seconds, begin_reclaimed=True, before=before)
+    return replay(
+        trace_of(day), 1, policy, machine, tick_seconds, rows=rows, begin_reclaimed=True, before=before
+    )
 
 
 def compared(

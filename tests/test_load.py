@@ -34,8 +34,8 @@ SETTINGS = {
     "GpuReclaim.idle_after_seconds": 3600, "GpuReclaim.pressure_idle_after_seconds": 0,
     "GpuReclaim.cooldown_seconds": 0, "GpuReclaim.quantum_seconds": 30 / SPEED,
     "GpuReclaim.restore_timeout_seconds": 0, "GpuReclaim.min_reclaim_bytes": 0,
-    "GpuReclaim.host_reserve_bytes": 0, "GpuReclaim.tick_seconds": TICK_SECONDS, "GpuReclaim.sample_seconds": SAMPLE_SECONDS,
-    "GpuReclaim.host_buffer_seconds": 0,
+    "GpuReclaim.host_reserve_bytes": 0, "GpuReclaim.tick_seconds": TICK_SECONDS,
+    "GpuReclaim.sample_seconds": SAMPLE_SECONDS, "GpuReclaim.host_buffer_seconds": 0,
     "ServerApp.jpserver_extensions": repr(
         {
             "jupyter_gpu_reclaim": True,
