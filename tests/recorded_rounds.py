@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import lzma
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from jupyter_gpu_reclaim.core.model import Decision, Snapshot
+from jupyter_gpu_reclaim.core.model import Decision, Holding, Snapshot
 from jupyter_gpu_reclaim.core.wire import from_json
 
 
@@ -40,10 +40,31 @@ def write(rounds: list[dict[str, Any]], path: Path) -> None:
 
 def read(path: Path) -> Iterator[Round]:
     """The rounds that `write` wrote, in their order."""
-    flat: dict[str, Any] = {}
+    snapshot: dict[str, Any] = {}
+    holdings: dict[str, dict[str, Any]] = {}
+    seen: dict[str, Holding] = {}
+    decisions: dict[str, Decision] = {}
+    history: dict[str, Any] = {}
     for line in lzma.decompress(path.read_bytes()).decode().splitlines():
-        flat.update(json.loads(line))
-        yield _round(flat)
+        changed = set()
+        for key, value in json.loads(line).items():
+            kind, *names = key.split(" ")
+            if kind == "holding":
+                holdings.setdefault(names[0], {})[names[1]] = value
+                changed.add(names[0])
+            elif kind == "snapshot":
+                snapshot[names[0]] = value
+            elif kind == "decision":
+                decisions[names[0]] = from_json(Decision, value)
+            else:
+                history[kind] = value
+        seen.update({kernel_id: from_json(Holding, holdings[kernel_id]) for kernel_id in changed})
+        yield Round(
+            replace(from_json(Snapshot, snapshot | {"holdings": []}), holdings=tuple(seen.values())),
+            {gpu: datetime.fromisoformat(at) for gpu, at in history["short_since"].items()},
+            {gpu: timedelta(seconds=seconds) for gpu, seconds in history["residence"].items()},
+            dict(decisions),
+        )
 
 
 def _flat(each: dict[str, Any]) -> dict[str, Any]:
@@ -57,23 +78,3 @@ def _flat(each: dict[str, Any]) -> dict[str, Any]:
     flat |= {f"snapshot {name}": value for name, value in snapshot.items()}
     flat |= {f"decision {kernel_id}": decision for kernel_id, decision in each["decisions"].items()}
     return flat | {"short_since": each["short_since"], "residence": each["residence"]}
-
-
-def _round(flat: dict[str, Any]) -> Round:
-    snapshot: dict[str, Any] = {}
-    holdings: dict[str, dict[str, Any]] = {}
-    decisions: dict[str, Decision] = {}
-    for key, value in flat.items():
-        kind, *names = key.split(" ")
-        if kind == "holding":
-            holdings.setdefault(names[0], {})[names[1]] = value
-        elif kind == "snapshot":
-            snapshot[names[0]] = value
-        elif kind == "decision":
-            decisions[names[0]] = from_json(Decision, value)
-    return Round(
-        from_json(Snapshot, snapshot | {"holdings": list(holdings.values())}),
-        {gpu: datetime.fromisoformat(at) for gpu, at in flat["short_since"].items()},
-        {gpu: timedelta(seconds=seconds) for gpu, seconds in flat["residence"].items()},
-        decisions,
-    )

@@ -94,7 +94,7 @@ class GpuReplay:
                 self._happens(kind, number, generation, now)
             while self._ask:
                 self._round(now)
-            self._see_pressure(now)
+            self._looks.for_headroom(now, self.machine.gpu_bytes - self._books.used, self._short_since)
         self._books.close(self.seats, self.span)
         return self.tally
 
@@ -138,14 +138,6 @@ class GpuReplay:
         self._live.pop(seat.number, None)
         self._ask = True
 
-    def _see_pressure(self, now: int) -> None:
-        """The loop sees at its next tick that the GPU has come to be short of headroom, or is so no more."""
-        wanted = self.policy.headroom_bytes
-        if wanted:
-            short = self._books.used > self.machine.gpu_bytes - wanted
-            if short is not (self.uuid in self._short_since):
-                self._agenda.look(now + 1)
-
     # -- cells ------------------------------------------------------------------------------------------------------
 
     def _plan_cell(self, seat: Seat, now: int) -> int:
@@ -163,7 +155,8 @@ class GpuReplay:
         seat.warned_at, seat.unseen = None, False
         self.tally.cells += 1
         if seat.phase is Phase.RECLAIMING:
-            self._cancel(seat, now)
+            self._moves.cancel(seat, now)
+            self._ask = True
         if seat.begun is None:
             seat.begun = seat.since = now
         self._live[seat.number] = seat
@@ -223,12 +216,6 @@ class GpuReplay:
         at = self._moves.start(seat, event, reason, now)
         seat.generation += 1
         self._agenda.add(at, MOVED, seat.number, seat.generation)
-
-    def _cancel(self, seat: Seat, now: int) -> None:
-        """The agent rolls a reclaim back when code comes: nothing has been given up until its last step."""
-        self._moves.happened(seat, Event.RECLAIM_REFUSED, now, Reason.CANCELLED)
-        self.tally.cancelled += 1
-        self._ask = True
 
     def _moved(self, seat: Seat, now: int) -> None:
         size, leaves = seat.footprint, seat.phase is Phase.RECLAIMING

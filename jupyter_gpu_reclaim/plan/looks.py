@@ -68,6 +68,12 @@ class Looks:
         if self._common_at is not None:
             self._agenda.add(self._common_at, LOOK, -1)
 
+    def for_headroom(self, now: int, free: int, short_since: Mapping[str, datetime]) -> None:
+        """The loop sees at its next tick that the GPU has come to be short of headroom, or is so no more."""
+        wanted = self._policy.headroom_bytes
+        if wanted and (free < wanted) is not (self._uuid in short_since):
+            self._agenda.look(now + 1)
+
     def _after(self, seat: Seat, at: int) -> None:
         """Ask at the tick after `at`, unless the kernel's next cell comes before: then it is idle no more."""
         seat.look_at = min(self._agenda.tick_from(at), seat.comes_at)

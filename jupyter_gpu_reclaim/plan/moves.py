@@ -63,6 +63,11 @@ class Moves:
         self._tally.moved_bytes += seat.footprint
         self.track_residence(now)
 
+    def cancel(self, seat: Seat, now: int) -> None:
+        """The agent rolls a reclaim back when code comes: nothing has been given up until its last step."""
+        self.happened(seat, Event.RECLAIM_REFUSED, now, Reason.CANCELLED)
+        self._tally.cancelled += 1
+
     def happened(
         self, seat: Seat, event: Event, now: int, reason: Reason | None = None, took: int | None = None
     ) -> None:
