@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Integer, Select, bindparam, func, select
@@ -17,7 +18,7 @@ from jupyter_gpu_reclaim.reclaim_log import errors
 from jupyter_gpu_reclaim.reclaim_log.cursor import to_cursor
 from jupyter_gpu_reclaim.reclaim_log.database import Database, shown
 from jupyter_gpu_reclaim.reclaim_log.rows import UnknownWord, to_row, to_transition
-from jupyter_gpu_reclaim.reclaim_log.selection import newest
+from jupyter_gpu_reclaim.reclaim_log.selection import OTHERS_ROWS, newest
 from jupyter_gpu_reclaim.reclaim_log.tables import transition_gpus, transitions
 from jupyter_gpu_reclaim.reclaim_log.whole_rows import whole_rows
 from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
@@ -92,21 +93,21 @@ class SqlReclaimLog:
         """
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        found = newest(
+        find = partial(
+            newest,
             limit + 1,
             kernel_id=kernel_id,
             gpu=gpu,
             reason=reason,
             events=events,
             owner=owner,
-            whose=whose,
             label=label,
             mechanism=mechanism,
             since=since,
             until=until,
             after=after,
         )
-        return await self._run("read", lambda: self._page(found, limit))
+        return await self._run("read", lambda: self._page(find, whose, limit))
 
     def complaint(self) -> None:
         """See `ports.ReclaimLog`: what does not work is raised by each call."""
@@ -162,9 +163,13 @@ class SqlReclaimLog:
                 with self._database.writing() as connection:
                     _insert(connection, _missing(connection, rows))
 
-    def _page(self, found: Select, limit: int) -> tuple[list[Transition], str | None]:
+    def _page(
+        self, find: Callable[..., Select], whose: str | None, limit: int
+    ) -> tuple[list[Transition], str | None]:
         with self._database.reading() as connection:
-            rows = connection.execute(found).all()
+            if whose is not None and not connection.scalar(OTHERS_ROWS, {"whose": whose}):
+                whose = None  # all rows are theirs, as where each user has a log: any index may find them
+            rows = connection.execute(find(whose=whose)).all()
         page = rows[:limit]
         more = len(rows) > limit
         return [to_transition(row) for row in page], to_cursor(

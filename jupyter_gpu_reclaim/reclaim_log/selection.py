@@ -6,7 +6,20 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Select, String, false, select, tuple_, union_all
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    bindparam,
+    exists,
+    false,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -35,6 +48,11 @@ def _the_column(element: beside, compiler: SQLCompiler, **more: Any) -> str:
 @compiles(beside, "sqlite")
 def _no_index(element: beside, compiler: SQLCompiler, **more: Any) -> str:
     return f"+{_the_column(element, compiler, **more)}"
+
+
+_OWNER, _WHOSE = transitions.c.owner, bindparam("whose", type_=String)
+OTHERS_ROWS = select(or_(exists().where(_OWNER > _WHOSE), exists().where(and_(_OWNER > "", _OWNER < _WHOSE))))
+"""Whether any row is of somebody else than `whose`: two looks into the index of owners."""
 
 
 def newest(
