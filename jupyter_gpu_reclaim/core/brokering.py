@@ -82,7 +82,7 @@ def _idle_on(
     idle = [
         (server, kernel)
         for server in servers
-        if server.patience.mode == "on"
+        if server.patience.mode != "dry_run"  # of one that is off, kernels of some kernelspecs may be on
         for kernel in server.kernels
         if kernel.footprint.get(uuid, 0) > 0 and server.gives_way(kernel, now)
     ]

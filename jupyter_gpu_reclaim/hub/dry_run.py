@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
+from jupyter_gpu_reclaim.core.kernelspecs import of_kernelspec
 from jupyter_gpu_reclaim.core.model import Event, Policy, Reason, Transition
-from jupyter_gpu_reclaim.core.policy_rules import Subject, bounded, first_fit, narrowed
+from jupyter_gpu_reclaim.core.policy_rules import Subject, in_force, narrowed
 from jupyter_gpu_reclaim.hub.policies import Book
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
@@ -46,7 +47,7 @@ NOT_MODELLED = (
     "did on the GPUs, pins, reclaims by hand, early restores, background work, and alarms.",
     "Users' own tighter settings are not known here: everybody is taken to have the defaults within the rules. The "
     "rules in force, overrides included, are taken to have held all the time, and groups to be as last heard of; of "
-    "whom nothing was heard lately only the name is known.",
+    "whom nothing was heard lately only the name is known, and of kernels that are gone no kernelspec.",
     "Users with different settings are replayed as if each group of equals had the GPU to itself, so that waits of one "
     "for the other's room are not counted. Host memory is taken to suffice, and contexts to need no room.",
     "A move takes as long as was published for one card (4 GB/s out, 7 GB/s in, after 0.05 s), not as measured here.",
@@ -194,7 +195,9 @@ def schedule_of(book: Book, subject: Subject, past: Past) -> Schedule:
     timed = any(rule.match.days or rule.match.hours for rule in rules)
     found: list[tuple[int, Policy]] = []
     for at in sorted({past.since, *(_changes(book, past) if timed else ())}):
-        policy, _ = bounded(Policy(), (), first_fit(rules, subject, at, book.zone))
+        made = in_force(Policy(), (), rules, subject, at, book.zone).policy
+        own = of_kernelspec(subject.kernelspec or "", made)
+        policy = replace(own, rule_priority=0, by_kernelspec=())  # not among those who are replayed together
         if policy.mode == "dry_run":
             policy = replace(policy, mode="off")  # a dry run moves nothing
         if not found or found[-1][1] != policy:

@@ -9,7 +9,7 @@ import pickle
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.model import Transition
@@ -95,7 +95,9 @@ class DryRuns:
         of_kernel, of_user = {}, {}
         for server in sorted(self._fleet, key=lambda one: one.key, reverse=True):  # the default server last
             subject = of_user[server.user] = subject_of(server)
-            of_kernel |= {kernel.kernel_id: subject for kernel in server.kernels}
+            of_kernel |= {
+                kernel.kernel_id: replace(subject, kernelspec=kernel.kernel_name) for kernel in server.kernels
+            }
         return Work(
             db_url=self._db_url,
             since=until - timedelta(days=days),

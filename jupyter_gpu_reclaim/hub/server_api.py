@@ -96,7 +96,8 @@ class StatusHandler(ServerHandler):
             node=node,
             seen_at=self.service.clock.now(),
         )
-        self.service.heard(replace(server, groups=self.actor.groups), body["status"])
+        known = replace(server, groups=self.actor.groups, profile=self.actor.profiles.get(server.server))
+        self.service.heard(known, body["status"])
         self.set_status(HTTPStatus.NO_CONTENT)
 
     def delete(self) -> None:
@@ -191,7 +192,7 @@ class NewsHandler(ServerHandler):
     def _subject(self, key: tuple[str, str]) -> Subject:
         seen = self.service.fleet.get(key)
         known = Subject(user=key[0], server=key[1]) if seen is None else subject_of(seen)
-        return replace(known, groups=self.actor.groups)
+        return replace(known, groups=self.actor.groups, profile=self.actor.profiles.get(key[1]))
 
 
 class OrderHandler(ServerHandler):
