@@ -130,7 +130,9 @@ def in_force(
     own: Policy, chosen: Iterable[str], rules: Iterable[Rule], subject: Subject, at: datetime, zone: tzinfo
 ) -> InForce:
     """See `bounded`, for the server and for the kernelspecs of rules that are tried before the one for the server."""
-    wished, special, rule = frozenset(chosen), [], None
+    wished = frozenset(chosen)
+    special: list[Rule] = []
+    rule: Rule | None = None
     for one in rules:
         if fits(replace(one, match=replace(one.match, kernelspecs=())), subject, at, zone):
             if not one.match.kernelspecs:
@@ -138,7 +140,8 @@ def in_force(
                 break
             special.append(one)
     policy, settings = bounded(own, wished, rule)
-    made, shown = [], []
+    made: list[KernelspecPolicy] = []
+    shown: list[tuple[Rule, Mapping[str, Setting]]] = []
     for one in special:
         narrow, of_it = bounded(own, wished, one)
         mode = _mode_beside(policy.mode, narrow.mode if "mode" in of_it else policy.mode)

@@ -195,7 +195,7 @@ def schedule_of(book: Book, subject: Subject, past: Past) -> Schedule:
     found: list[tuple[int, Policy]] = []
     for at in sorted({past.since, *(_changes(book, past) if timed else ())}):
         made = in_force(Policy(), (), rules, subject, at, book.zone).policy
-        own = of_kernelspec(subject.kernelspec or "", made)
+        own = made if subject.kernelspec is None else of_kernelspec(subject.kernelspec, made)
         policy = replace(own, rule_priority=0, by_kernelspec=())  # not among those who are replayed together
         if policy.mode == "dry_run":
             policy = replace(policy, mode="off")  # a dry run moves nothing
