@@ -60,7 +60,7 @@ compat:
 HUB ?= jupyterhub<6
 hub-test: export SKIP_JUPYTER_BUILDER := 1
 hub-test: .venv-hub/bin/pip
-	.venv-hub/bin/pip install --quiet --editable '.[test]' '$(HUB)'
+	.venv-hub/bin/pip install --quiet --editable '.[hub-demo,test]' '$(HUB)'
 	.venv-hub/bin/python -m pytest tests/hub
 
 # `make pre-commit` has git do the same before each commit.
