@@ -209,7 +209,9 @@ class Policy:
     restore_timeout: timedelta = timedelta(minutes=10)
     retry_after: timedelta = timedelta(seconds=30)
     rule_priority: int = 0  # of the rule that made it; added to what `priorities` say
-    by_kernelspec: tuple[KernelspecPolicy, ...] = ()  # the first that fits a kernel holds for it, in place of this
+    by_kernelspec: tuple[
+        KernelspecPolicy, ...
+    ] = ()  # the first that fits a kernel holds for it, in place of this
 
 
 OF_RULES = ("rule_priority", "by_kernelspec")

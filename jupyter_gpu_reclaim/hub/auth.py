@@ -24,7 +24,9 @@ class Actor:
     kind: str  # "user" or "service"
     scopes: frozenset[str]
     groups: frozenset[str] = frozenset()
-    profiles: Mapping[str, str] = field(default_factory=dict)  # by server, as far as their token lets the Hub say it
+    profiles: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by server, as far as their token lets the Hub say it
 
     @property
     def may_read_all(self) -> bool:

@@ -256,7 +256,14 @@ def _trace(
         used = refined(used, resident_before, seen)
     owner, label = (rows[0].owner, rows[0].label) if rows or seen is None else (seen.owner, seen.label)
     cells = [
-        Row(kernel_id, owner, label, past.offset(one.began), past.offset(one.used_at) - past.offset(one.began), one.held)
+        Row(
+            kernel_id,
+            owner,
+            label,
+            past.offset(one.began),
+            past.offset(one.used_at) - past.offset(one.began),
+            one.held,
+        )
         for one in used
     ]
     return assembled(cells).kernels[0] if cells else None

@@ -31,7 +31,9 @@ class SeenUse:
     first: datetime
     last: datetime
     rests: tuple[Span, ...]
-    gone_at: datetime | None  # no sample shows it from then on, though samples were taken; None: it was there to the end
+    gone_at: (
+        datetime | None
+    )  # no sample shows it from then on, though samples were taken; None: it was there to the end
 
     @property
     def used_until(self) -> datetime:

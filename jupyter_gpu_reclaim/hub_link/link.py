@@ -142,7 +142,9 @@ class HubLink:
             self._urgent.clear()
             if status is not None and status.snapshot is not None:
                 self._told = _signature(status)
-                await self._calls.put_status(self._node, sent_of(self._body(status), status.policy), self._waiting)
+                await self._calls.put_status(
+                    self._node, sent_of(self._body(status), status.policy), self._waiting
+                )
                 self._reached()
                 self._pushed.set()
                 await _any(AGAIN_SECONDS - PUSH_SECONDS, self._changed, self._urgent)

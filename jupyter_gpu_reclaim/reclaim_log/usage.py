@@ -263,7 +263,12 @@ def _minutes(
     with database.reading() as connection:
         rows = connection.execute(asked.where(kernel_usage.c.source.in_(_sources(connection, which))))
         return [
-            (int(at), Share(kernel_id=kernel_id, label=label, owner=owner, gpu=gpu, amounts=KernelAmounts(*amounts)))
+            (
+                int(at),
+                Share(
+                    kernel_id=kernel_id, label=label, owner=owner, gpu=gpu, amounts=KernelAmounts(*amounts)
+                ),
+            )
             for at, kernel_id, label, owner, gpu, *amounts in rows
         ]
 

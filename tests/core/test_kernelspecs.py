@@ -14,7 +14,9 @@ from jupyter_gpu_reclaim.core.priorities import prioritised
 
 HOUR = timedelta(hours=1)
 POLICY = Policy(warn_before=timedelta(0))
-PATIENT = KernelspecPolicy(kernelspecs=("slow*",), policy=replace(POLICY, idle_after=2 * HOUR, pressure_idle_after=HOUR))
+PATIENT = KernelspecPolicy(
+    kernelspecs=("slow*",), policy=replace(POLICY, idle_after=2 * HOUR, pressure_idle_after=HOUR)
+)
 OFF = KernelspecPolicy(kernelspecs=("off",), policy=replace(POLICY, mode="off"))
 
 
@@ -40,13 +42,20 @@ def test_who_gives_way_is_asked_by_its_own_patience_and_priority():
     plain, low = (idle_kernel(name, minutes=5, kernel_name=name) for name in ("plain", "first"))
     found = decide(world(waiting, slow, plain, gpus=seen), policy, {})
     assert found[1:] == (Keep("slow", Reason.RECENTLY_ACTIVE), Reclaim("plain", Reason.ADMISSION))
-    ranked = prioritised(world(waiting, replace(plain, last_active_at=NOW - HOUR / 4), low, gpus=seen), policy)
-    assert decide(ranked, policy, {})[1:] == (Keep("plain", Reason.RECENTLY_ACTIVE), Reclaim("first", Reason.ADMISSION))
+    ranked = prioritised(
+        world(waiting, replace(plain, last_active_at=NOW - HOUR / 4), low, gpus=seen), policy
+    )
+    assert decide(ranked, policy, {})[1:] == (
+        Keep("plain", Reason.RECENTLY_ACTIVE),
+        Reclaim("first", Reason.ADMISSION),
+    )
 
 
 def test_the_first_entry_that_fits_a_kernel_holds_for_it():
     """Entries are tried in their order; a kernel that none fits has its server's policy, and so has everybody without."""
-    both = replace(POLICY, by_kernelspec=(OFF, PATIENT, KernelspecPolicy(kernelspecs=("o*", "x"), policy=POLICY)))
+    both = replace(
+        POLICY, by_kernelspec=(OFF, PATIENT, KernelspecPolicy(kernelspecs=("o*", "x"), policy=POLICY))
+    )
     names = {"off": OFF.policy, "slow": PATIENT.policy, "other": POLICY, "x": POLICY, "python3": both}
     assert {name: policy_of(idle_kernel(kernel_name=name), both) for name in names} == names
     assert policy_of(idle_kernel(kernel_name="off"), POLICY) is POLICY

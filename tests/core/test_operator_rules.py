@@ -157,8 +157,14 @@ def test_a_server_is_told_only_what_can_concern_it() -> None:
         ({"match": {"days": "monday"}, "set": {}}, "match.days: days are mon, tue"),
         ({"match": {"users": [1]}, "set": {}}, "match.users: a text or a list of texts"),
         ({"set": {"mode": "on"}, "lock": ["headroom_bytes"]}, "lock: 'headroom_bytes' is locked but not set"),
-        ({"match": {"kernelspecs": "a"}, "set": {"headroom_bytes": 1}}, "set.headroom_bytes: it is about a whole"),
-        ({"match": {"kernelspecs": "a"}, "set": {"mode": "dry_run"}}, "set.mode: dry_run is for a whole server"),
+        (
+            {"match": {"kernelspecs": "a"}, "set": {"headroom_bytes": 1}},
+            "set.headroom_bytes: it is about a whole",
+        ),
+        (
+            {"match": {"kernelspecs": "a"}, "set": {"mode": "dry_run"}},
+            "set.mode: dry_run is for a whole server",
+        ),
         ({"set": {}, "priority": "low"}, "priority: a whole number is expected"),
         ({"set": {}, "name": 3}, "name: a text is expected"),
     ],
@@ -171,7 +177,14 @@ def test_a_wrong_rule_is_refused_with_its_place(data: object, message: str) -> N
 
 
 SPECS = [
-    rule_from({"name": "torch", "match": {"kernelspecs": ["torch*"]}, "set": {"idle_after_seconds": 60}, "priority": -2}),
+    rule_from(
+        {
+            "name": "torch",
+            "match": {"kernelspecs": ["torch*"]},
+            "set": {"idle_after_seconds": 60},
+            "priority": -2,
+        }
+    ),
     rule_from({"name": "off", "match": {"kernelspecs": "r"}, "set": {"mode": "off"}}),
     rule_from({"name": "all", "set": {"idle_after_seconds": 600}, "lock": "all", "priority": 1}),
     rule_from({"name": "never", "match": {"kernelspecs": "*"}, "set": {"mode": "off"}}),
@@ -193,14 +206,23 @@ def test_rules_for_kernelspecs_hold_for_such_kernels_in_place_of_the_servers() -
     assert {p.cooldown for p in found.values()} == {own.cooldown}
     assert made.kernelspecs[0][1] == {"idle_after_seconds": Setting(60.0, "rule", False)}
     asked = [replace(ADA, kernelspec=name) for name in (None, "torch-2", "r", "julia")]
-    assert [first_fit(SPECS, subject, MONDAY_NOON, UTC).name for subject in asked] == ["all", "torch", "off", "all"]
+    assert [first_fit(SPECS, subject, MONDAY_NOON, UTC).name for subject in asked] == [
+        "all",
+        "torch",
+        "off",
+        "all",
+    ]
     assert unfit(SPECS[0], ADA, MONDAY_NOON, UTC) == "It is for kernelspecs torch*; here: none known."
 
 
 def test_a_server_is_told_rules_for_its_kernels() -> None:
     """The service cannot know what kernels will come: their rules go to the server, and those behind them."""
     told = narrowed(SPECS, ADA)
-    assert [(rule.name, rule.match.kernelspecs) for rule in told] == [("torch", ("torch*",)), ("off", ("r",)), ("all", ())]
+    assert [(rule.name, rule.match.kernelspecs) for rule in told] == [
+        ("torch", ("torch*",)),
+        ("off", ("r",)),
+        ("all", ()),
+    ]
     assert in_force(Policy(), (), told, Subject(user=""), MONDAY_NOON, UTC) == in_force(
         Policy(), (), SPECS, ADA, MONDAY_NOON, UTC
     )
@@ -217,7 +239,9 @@ def test_a_server_is_told_rules_for_its_kernels() -> None:
         ("on", "off", "dry_run", "off"),  # a user's dry run, where the server is on by rule
     ],
 )
-def test_in_a_servers_dry_run_no_kernel_moves(server: str, kernel: str | None, chosen: str, expected: str) -> None:
+def test_in_a_servers_dry_run_no_kernel_moves(
+    server: str, kernel: str | None, chosen: str, expected: str
+) -> None:
     """Kernels of a spec are off or on beside their server; a dry run is a whole server's, or nobody's."""
     special = {"set": {} if kernel is None else {"mode": kernel}, "match": {"kernelspecs": "x"}}
     rules = [rule_from(special), rule_from({"set": {"mode": server}})]

@@ -233,7 +233,11 @@ def test_a_rest_between_a_restore_and_a_reclaim_is_cut_out_of_the_use() -> None:
     """Of Ada's two hours on Tuesday a quarter was a rest: with 5 minutes asked for that is one more wait, and 10
     minutes of 4 GiB beside what begins sooner; where no sample was taken she is in use as before."""
     tuesday = MONDAY + hours(34)
-    rest = [(tuesday, 30, True), (tuesday + hours(0, minutes=30), 15, False), (tuesday + hours(0, minutes=45), 75, True)]
+    rest = [
+        (tuesday, 30, True),
+        (tuesday + hours(0, minutes=30), 15, False),
+        (tuesday + hours(0, minutes=45), 75, True),
+    ]
     known = replace(week(), seen=seen_use(minutes("a", 4, *rest)))
     found, before = compare(known, AS_NOW, SOONER), compare(week(), AS_NOW, SOONER)
     assert found.in_force == before.in_force
@@ -255,7 +259,8 @@ def test_what_was_not_seen_to_be_idle_counts_as_use() -> None:
     del idle[int((began + hours(0, minutes=8)).timestamp())]
     use = seen_use(idle.items())["a"]
     assert [
-        ((begin - began) // timedelta(minutes=1), (end - began) // timedelta(minutes=1)) for begin, end in use.rests
+        ((begin - began) // timedelta(minutes=1), (end - began) // timedelta(minutes=1))
+        for begin, end in use.rests
     ] == [(0, 3), (4, 6), (7, 8), (9, 10)]
     assert use.gone_at is None
     assert (use.used_until - began) // timedelta(minutes=1) == 9

@@ -134,7 +134,11 @@ async def test_the_page_says_which_rule_holds_and_why(here: ServiceHere) -> None
 
 async def test_the_page_says_which_rule_holds_for_a_kernel(here: ServiceHere) -> None:
     """A rule for a kernelspec is for such kernels alone; the server's page names it beside the kernel it is for."""
-    rule = {"name": "notebooks of torch", "match": {"kernelspecs": ["torch*"]}, "set": {"idle_after_seconds": 60}}
+    rule = {
+        "name": "notebooks of torch",
+        "match": {"kernelspecs": ["torch*"]},
+        "set": {"idle_after_seconds": 60},
+    }
     await here.service.set_override(rule, "", "root", None)
     asked = "policies?user=zoe&kernelspec={}"
     said = words(await here.call("GET", asked.format("torch-2"), token="admin"))

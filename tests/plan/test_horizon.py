@@ -46,9 +46,7 @@ def plain_snapshots(draw: st.DrawFn) -> Snapshot:
 by_kernelspec = st.builds(
     lambda policy, other: replace(
         policy,
-        by_kernelspec=(
-            KernelspecPolicy(kernelspecs=("spec",), policy=replace(other, mode=policy.mode)),
-        ),
+        by_kernelspec=(KernelspecPolicy(kernelspecs=("spec",), policy=replace(other, mode=policy.mode)),),
     ),
     policies,
     policies,
