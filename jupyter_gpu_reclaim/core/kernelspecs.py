@@ -9,7 +9,7 @@ from jupyter_gpu_reclaim.core.model import Holding, Policy
 
 
 def policy_of(holding: Holding, policy: Policy) -> Policy:
-    """The policy for this kernel, of a server that has `policy`. What concerns a whole GPU or server stays with that."""
+    """The policy for this kernel of a server that has `policy`. What concerns a whole GPU stays with that."""
     return of_kernelspec(holding.kernel_name, policy) if policy.by_kernelspec else policy
 
 

@@ -220,7 +220,7 @@ OF_RULES = ("rule_priority", "by_kernelspec")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelspecPolicy:
-    """What holds for kernels whose kernelspec one of the patterns fits; see `kernelspecs.py`. It has no entries itself."""
+    """What holds for kernels of such a kernelspec, by patterns; see `kernelspecs.py`. It has no entries itself."""
 
     kernelspecs: tuple[str, ...]
     policy: Policy

@@ -117,7 +117,7 @@ def narrowed(rules: Iterable[Rule], subject: Subject) -> list[Rule]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InForce:
+class Ruling:
     """What the rules make of a server's own policy at an instant."""
 
     policy: Policy
@@ -128,7 +128,7 @@ class InForce:
 
 def in_force(
     own: Policy, chosen: Iterable[str], rules: Iterable[Rule], subject: Subject, at: datetime, zone: tzinfo
-) -> InForce:
+) -> Ruling:
     """See `bounded`, for the server and for the kernelspecs of rules that are tried before the one for the server."""
     wished = frozenset(chosen)
     special: list[Rule] = []
@@ -149,7 +149,7 @@ def in_force(
             of_it["mode"] = replace(of_it["mode"], value=mode)
         made.append(KernelspecPolicy(kernelspecs=one.match.kernelspecs, policy=replace(narrow, mode=mode)))
         shown.append((one, of_it))
-    return InForce(
+    return Ruling(
         policy=replace(policy, by_kernelspec=tuple(made)),
         rule=rule,
         settings=settings,

@@ -2,8 +2,8 @@
 
 NOT_MODELLED = (
     "The log has no cells; samples of what was held, kept by the minute for two days, say when a notebook was idle. A "
-    "rest comes out too short by up to two minutes, and a cell too short for a sample, taken every ten seconds, does not "
-    "end one.",
+    "rest comes out too short by up to two minutes, and a cell too short for a sample, taken every ten seconds, does "
+    "not end one.",
     "Before the samples begin, a notebook is taken to be in use from a restore until it had been idle for as long as "
     "the rules in force ask, or to the end where it was not reclaimed again. Rests shorter than that are not seen: "
     "rules that reclaim sooner may bring more GiB-h and more waits than are counted here. A notebook counts from the "

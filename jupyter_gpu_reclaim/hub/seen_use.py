@@ -23,7 +23,7 @@ Span = tuple[datetime, datetime]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenUse:
-    """One kernel. `first` and `last` bound the minutes in which it held GPU memory, `rests` are those idle among them."""
+    """One kernel. From `first` to `last` it held GPU memory, but while it was reclaimed; `rests` are when it was idle."""
 
     owner: str
     label: str

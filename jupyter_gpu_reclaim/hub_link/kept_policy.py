@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jupyter_gpu_reclaim.core.model import Policy
-from jupyter_gpu_reclaim.core.policy_rules import InForce, Rule, Subject, in_force
+from jupyter_gpu_reclaim.core.policy_rules import Rule, Ruling, Subject, in_force
 from jupyter_gpu_reclaim.core.policy_text import rule_from
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class KeptPolicy:
         self._file = file
         self._rules: tuple[Rule, ...] = ()
         self._zone: tzinfo = UTC
-        self.now = InForce(policy=own, rule=None, settings={})
+        self.now = Ruling(policy=own, rule=None, settings={})
         """What holds, and why, as of the last `policy()`; without a rule the server's own policy does."""
 
     def load(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from worlds import NOW, MINUTE, away, gpu, idle_kernel, world
+from worlds import NOW, away, gpu, idle_kernel, world
 
 from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import Keep, KernelspecPolicy, Policy, Reason, Reclaim
@@ -34,7 +34,7 @@ def test_each_kernel_has_the_policy_of_its_kernelspec():
 
 
 def test_who_gives_way_is_asked_by_its_own_patience_and_priority():
-    """For a cell that waits, the spec that asks for an idle hour gives way only after it, and a rule's priority counts."""
+    """For a cell that waits, who asks for an idle hour gives way only after it, and a rule's priority counts."""
     first = replace(POLICY, rule_priority=-1)
     policy = replace(POLICY, by_kernelspec=(PATIENT, KernelspecPolicy(kernelspecs=("first",), policy=first)))
     waiting, seen = away("w", gib=4), (gpu(free=0),)
@@ -52,7 +52,7 @@ def test_who_gives_way_is_asked_by_its_own_patience_and_priority():
 
 
 def test_the_first_entry_that_fits_a_kernel_holds_for_it():
-    """Entries are tried in their order; a kernel that none fits has its server's policy, and so has everybody without."""
+    """Entries are tried in their order; a kernel that none fits has its server's policy."""
     both = replace(
         POLICY, by_kernelspec=(OFF, PATIENT, KernelspecPolicy(kernelspecs=("o*", "x"), policy=POLICY))
     )

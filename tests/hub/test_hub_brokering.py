@@ -49,7 +49,7 @@ def test_a_rule_says_who_gives_way_first() -> None:
 
 
 def test_kernels_of_a_kernelspec_have_their_own_priority_and_patience() -> None:
-    """The kernel whose spec has the lower priority is meant first, and one whose rule asks for more idle time not yet."""
+    """The kernel of lower priority is meant first, and one whose rule asks for more idle time not yet."""
     late = kernel("b1", 4, idle_minutes=5, kernel_name="late", pressure_idle_after_seconds=600.0)
     fleet = [
         server("ada", status(), waiting_gib=4),

@@ -137,7 +137,7 @@ def test_a_rule_takes_effect_without_a_restart(linked: Linked) -> None:
 
 
 def test_a_rule_for_a_kernelspec_holds_for_such_kernels(linked: Linked) -> None:
-    """The notebook's spec has a rule of its own: reclaimed by it, pinned for no longer than it says, and shown with it."""
+    """A notebook whose spec has a rule is reclaimed by it, pinned for no longer than it says, and shown with it."""
 
     async def scenario() -> None:
         rule = {

@@ -108,8 +108,10 @@ def test_a_waiting_cell_makes_another_users_idle_notebook_give_way(
 def test_the_operators_settings_hold_by_group_and_profile(
     hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal
 ) -> None:
-    """A server has its group's settings, whatever its user configures; rules of the service bound them at once, by group
-    and by the profile that the Hub noted."""
+    """A server has its group's settings, whatever its user configures; rules of the service bound them at once.
+
+    They know the group, and the profile that the Hub noted.
+    """
     rules, before = hub.folder.parent / "policies.yaml", [portal.call(desk.user.status) for desk in desks]
     assert [one["policy"]["idle_after_seconds"] for one in before] == [300, 1200]
     assert [one["policy"]["max_pin_seconds"] for one in before] == [3600, 14400]
