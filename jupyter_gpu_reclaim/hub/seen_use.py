@@ -23,7 +23,7 @@ Span = tuple[datetime, datetime]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenUse:
-    """One kernel. From `first` to `last` it held GPU memory, but while it was reclaimed; `rests` are when it was idle."""
+    """One kernel: from `first` to `last` it held GPU memory, unless it was reclaimed; idle in its `rests`."""
 
     owner: str
     label: str
