@@ -67,8 +67,8 @@ class GpuReclaimHub(Application):
         Dict(),
         help="""The rules, the first that fits counts: {"name": …, "match": {"users", "groups", "servers", "profiles",
         "gpus", "kernelspecs": patterns, "days": ["mon", …], "hours": "22:00-06:00"},
-        "set": {"idle_after_seconds": 600, …}, "lock": names or "all", "priority": 0}. Default: none, each server does as
-        it is configured.""",
+        "set": {"idle_after_seconds": 600, …}, "lock": names or "all", "priority": 0}. Default: none; each server does
+        as it is configured.""",
     ).tag(config=True)
 
     timezone = Unicode(
