@@ -13,7 +13,7 @@ from pathlib import Path
 from documented_hub import BUILT_ONCE, as_documented
 from hub_demo import SETTINGS
 from playwright.async_api import Browser, Page, async_playwright
-from real_hub import RealHub, UserAtHub, free_ports, missing
+from real_hub import DEADLINE_SECONDS, RealHub, UserAtHub, free_ports, missing
 
 from jupyter_gpu_reclaim.demo.jupyter_session import OpenNotebook
 from jupyter_gpu_reclaim.server.hub import NODE
@@ -64,10 +64,11 @@ async def look(browser: Browser, hub: RealHub, scheme: str) -> Page:
     await page.fill("#username_input", "admin")
     await page.fill("#password_input", hub.password_of("admin"))
     await page.click("#login_submit")
-    for text in ("Waiting cells", "given back 300.0 MiB", "finetuning.ipynb"):
-        while not await page.locator("main", has_text=text).count():
-            await page.wait_for_timeout(1000)
-            await page.reload()
+    for text in ("Waiting cells", "given back 1000.0 MiB", "finetuning.ipynb"):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await page.locator("main", has_text=text).count():
+                await page.wait_for_timeout(1000)
+                await page.reload()
     return page
 
 
