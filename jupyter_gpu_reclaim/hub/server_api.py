@@ -29,7 +29,7 @@ MOST_STATUS_BYTES = 512 << 10
 MOST_BYTES = 1 << 50  # of one GPU, or moved at once
 LONGEST_LABEL, LONGEST_DETAIL, LONGEST_NAME = 400, 8000, 255
 PLAIN = re.compile(r"[\w .:+/()-]{0,96}", re.ASCII)  # what indices and JSON of every database take
-NEWS_SECONDS = 25.0  # less than the idle time of proxies
+NEWS_SECONDS = 15.0  # less than any proxy waits: the Hub's one in Python gives up after 20 s
 CLOCKS_DIFFER = timedelta(hours=1)
 
 
