@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer
 from jupyter_gpu_reclaim.sim.board import Board, MiB
+from jupyter_gpu_reclaim.sim.build import ensure_built
 from jupyter_gpu_reclaim.sim.environment import environment
 
 TOTAL_BYTES, CONTEXT_BYTES = 256 * MiB, 16 * MiB
@@ -65,6 +66,7 @@ class Day:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     """One server for the module; every test leaves the shared kernel idle and its data the same."""
+    ensure_built(lambda line: None)  # where nothing is compiled yet, a cell would wait longer for it than is allowed
     folder = tmp_path_factory.mktemp("day")
     Board.create(
         folder / "board", [("Simulated", TOTAL_BYTES)], context_bytes=CONTEXT_BYTES, poison=True
