@@ -16,6 +16,7 @@ export default defineConfig({
     environment: 'jsdom',
     include: ['labextension/test/**/*.spec.{ts,tsx}'],
     server: { deps: { inline: [/@jupyterlab/, /@jupyter\//, /@lumino/] } },
-    setupFiles: ['labextension/test/setup.ts']
+    setupFiles: ['labextension/test/setup.ts'],
+    testTimeout: 60_000 // a busy machine must not fail what works
   }
 });

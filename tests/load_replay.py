@@ -2,98 +2,190 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
 from statistics import mean, median
-from typing import Any
+from typing import Any, NamedTuple
 
-from jupyter_gpu_reclaim.core.model import Policy
+from jupyter_gpu_reclaim.core.model import Event, Phase, Policy, Transition
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.replay import replay
-from jupyter_gpu_reclaim.plan.seat import State
+from jupyter_gpu_reclaim.plan.seat import BEGINNING, State
+from jupyter_gpu_reclaim.plan.tally import Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, Trace, TraceKernel
 
-Cells = list[tuple[datetime, float, float]]
-"""Of one person: sent at, seconds until it ran, seconds of work."""
+GPU = "GPU-0000"
+FOREVER = 1 << 60
 
 
-def recorded(people: list[Cells], held: int, began: datetime, ended: datetime) -> Trace:
-    """Their cells with the rests that they took, whatever they waited."""
-    kernels = []
-    for number, cells in enumerate(people):
-        kernel, free_at = TraceKernel(f"k{number:02d}", "", ""), began
-        for sent_at, waited, busy in cells:
-            rest = max(timedelta(0), sent_at - free_at)
-            kernel.add(rest // timedelta(microseconds=1), round(busy * SECOND), held)
-            free_at = sent_at + timedelta(seconds=waited + busy)
-        kernels.append(kernel)
-    return Trace(tuple(kernels), (ended - began) // timedelta(microseconds=1))
+class Cell(NamedTuple):
+    """Times in seconds: sent at, from the day's beginning; waited until it ran; worked until its reply was there."""
+
+    sent_at: float
+    waited: float
+    worked: float
 
 
-def moves(rows: list[dict[str, Any]], what: str) -> list[tuple[datetime, datetime, str]]:
-    """Beginning, end and kernel of each move that was done; `rows` oldest first."""
-    found, open_since = [], {}
+class Move(NamedTuple):
+    """A move that was done, of a person's kernel. Times in seconds, `took` as its agent says. In the day, or before."""
+
+    began: float
+    ended: float
+    kernel: int
+    what: str  # "reclaim", "restore"
+    reason: str
+    took: float
+
+
+@dataclass(frozen=True)
+class Day:
+    """What 24 people did and what came of it. `held` are each kernel's bytes."""
+
+    lives: list[list[Cell]]
+    moves: list[Move]
+    held: int
+    gpu_bytes: int
+    context_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """From its beginning until the last cell's end."""
+        return max(sum(cell) for cells in self.lives for cell in cells)
+
+    def within(self, what: str) -> list[Move]:
+        """The reclaims, or the restores, that were done in the day."""
+        return [move for move in self.moves if move.what == what and 0 < move.ended <= self.seconds]
+
+    def write(self, path: Path) -> None:
+        """To a small file, times to the millisecond."""
+        rounded = json.loads(json.dumps(asdict(self)), parse_float=lambda text: round(float(text), 3))
+        path.write_text(json.dumps(rounded, separators=(",", ":")).replace("]],", "]],\n") + "\n")
+
+    @staticmethod
+    def read(path: Path) -> Day:
+        """What `write` wrote."""
+        found = json.loads(path.read_text())
+        lives = [[Cell(*cell) for cell in cells] for cells in found.pop("lives")]
+        return Day(lives, [Move(*move) for move in found.pop("moves")], **found)
+
+
+def moves(rows: list[dict[str, Any]], numbers: dict[str, int], began: float) -> Iterator[Move]:
+    """The moves that rows of the log, oldest first, say were done; `numbers` are people's by kernel."""
+    open_since: dict[tuple[str, str], tuple[float, str]] = {}
     for row in rows:
-        if row["event"] == f"{what}_started":
-            open_since[row["kernel_id"]] = datetime.fromisoformat(row["at"])
-        elif row["event"] == f"{what}_done" and row["kernel_id"] in open_since:
-            began = open_since.pop(row["kernel_id"])
-            found.append((began, datetime.fromisoformat(row["at"]), row["kernel_id"]))
-    return found
+        at = datetime.fromisoformat(row["at"]).timestamp() - began
+        what, _, step = row["event"].partition("_")
+        if step == "started":
+            open_since[row["kernel_id"], what] = at, row["reason"]
+        elif step == "done" and (row["kernel_id"], what) in open_since:
+            since, reason = open_since.pop((row["kernel_id"], what))
+            yield Move(since, at, numbers[row["kernel_id"]], what, reason, row["took_seconds"])
 
 
-def seconds_a_move(made: list[tuple[datetime, datetime, str]]) -> float:
-    """Time in which any was under way, for each: as if they had come one after the other, as a replay has them."""
-    under_way, until = timedelta(0), datetime.min.replace(tzinfo=UTC)
-    for began, ended, _ in sorted(made):
-        under_way += max(timedelta(0), ended - max(began, until))
-        until = max(until, ended)
-    return under_way.total_seconds() / len(made)
+def trace_of(day: Day) -> Trace:
+    """Its cells with the rests that people took, whatever they waited."""
+    kernels = []
+    for number, cells in enumerate(day.lives):
+        kernel, free_at = TraceKernel(f"k{number:02d}", "", ""), 0.0
+        for cell in cells:
+            kernel.add(
+                round(max(0.0, cell.sent_at - free_at) * SECOND), round(cell.worked * SECOND), day.held
+            )
+            free_at = sum(cell)
+        kernels.append(kernel)
+    return Trace(tuple(kernels), round(day.seconds * SECOND))
 
 
-def away(rows: list[dict[str, Any]], kernels: int, began: datetime, ended: datetime) -> float:
-    """Share of the kernels' time that their bytes were in host memory, where all were when it began."""
-    since, total = {}, timedelta(0)
-    for _, at, kernel in moves(rows, "reclaim"):
-        since.setdefault(kernel, []).append(at)
-    for kernel, left in since.items():
-        back = [at for _, at, name in moves(rows, "restore") if name == kernel]
-        for at in left:
-            returned = min([b for b in back if b > at], default=ended)
-            total += max(timedelta(0), min(returned, ended) - max(at, began))
-    return total / ((ended - began) * kernels)
+def machine_of(day: Day, sample_seconds: float) -> Machine:
+    """What its moves cost, as the log says: bytes by the time that agents took, and what passed before that.
+
+    An agent says with its next beat that a cell has ended, and with the one after it that nothing was allocated since:
+    one and a half beats as a mean (0.30 s; the median from cells' ends to reclaims that nothing held up was 0.31 s).
+    """
+    both = {what: day.within(what) for what in ("reclaim", "restore")}
+    word = {what: mean(move.ended - move.began - move.took for move in made) for what, made in both.items()}
+    return Machine(
+        gpu_bytes=day.gpu_bytes,
+        host_bytes=FOREVER,
+        context_bytes=day.context_bytes,
+        offload_speed=day.held / mean(move.took for move in both["reclaim"]),
+        onload_speed=day.held / mean(move.took for move in both["restore"]),
+        fixed_seconds=0,
+        reclaim_word_seconds=word["reclaim"],
+        restore_word_seconds=word["restore"],
+        idle_seen_seconds=1.5 * sample_seconds,
+    )
+
+
+def moves_before(day: Day) -> list[Transition]:
+    """The log's rows of the moves that were done before the day began."""
+    return [
+        Transition(
+            id=f"{GPU}/before/{number}", at=BEGINNING + timedelta(seconds=move.ended), kernel_id=f"k{move.kernel:02d}",
+            event=Event(f"{move.what}_done"), phase=Phase(f"{move.what}ed" if move.what == "reclaim" else "resident"),
+            footprint={GPU: day.held}, moved_bytes=day.held, took=timedelta(seconds=move.took),
+        )
+        for number, move in enumerate(day.moves)
+        if move.ended <= 0
+    ]  # fmt: skip
+
+
+def away(day: Day) -> float:
+    """Share of the time, of kernels that were used, that their bytes were in host memory, where all were at first."""
+    total, used = 0.0, [number for number, cells in enumerate(day.lives) if cells]
+    for number in used:
+        left_at: float | None = 0.0
+        own = [move for move in day.moves if move.kernel == number and 0 < move.ended <= day.seconds]
+        for move in sorted(own, key=lambda move: move.ended):
+            if move.what == "reclaim":
+                left_at = move.ended
+            elif left_at is not None:
+                total, left_at = total + move.began - left_at, None
+        total += 0.0 if left_at is None else day.seconds - left_at
+    return total / (day.seconds * len(used))
+
+
+def predicted(
+    day: Day,
+    policy: Policy,
+    tick_seconds: float,
+    sample_seconds: float,
+    forgotten: int = 0,
+    rows: list[Transition] | None = None,
+) -> Tally:
+    """The day's replay, of moves before it the `forgotten` oldest left aside. `rows`, if given, takes the log's."""
+    machine, before = machine_of(day, sample_seconds), moves_before(day)[forgotten:]
+    return replay(
+        trace_of(day), 1, policy, machine, tick_seconds, rows=rows, begin_reclaimed=True, before=before
+    )
 
 
 def compared(
-    people: list[Cells], rows: list[dict[str, Any]], policy: Policy, held: int, gpu_bytes: int, context: int
-) -> str:
-    """Predicted and measured waits and shares of bytes × time, in words. `rows` oldest first."""
-    began = min(cells[0][0] for cells in people)
-    ended = max(at + timedelta(seconds=waited + busy) for cells in people for at, waited, busy in cells)
-    trace = recorded(people, held, began, ended)
-    within = [row for row in rows if datetime.fromisoformat(row["at"]) > began]
-    speeds = {what: held / seconds_a_move(moves(within, what)) for what in ("reclaim", "restore")}
-    machine = Machine(
-        gpu_bytes=gpu_bytes,
-        host_bytes=1 << 60,
-        context_bytes=context,
-        offload_speed=speeds["reclaim"],
-        onload_speed=speeds["restore"],
-        fixed_seconds=0,
-    )
-    tally = replay(trace, 1, policy, machine, tick_seconds=0.2, begin_reclaimed=True)
-    waits = sorted(waited for cells in people for _, waited, _ in cells)
-    predicted = [tally.wait_seconds((n + 0.5) / len(waits)) for n in range(len(waits))]
-    figures = {
-        "mean wait, s": (mean(predicted), mean(waits)),
-        "median wait, s": (median(predicted), median(waits)),
-        "95 % of waits, s": (predicted[int(0.95 * len(waits))], waits[int(0.95 * len(waits))]),
-        "longest wait, s": (predicted[-1], waits[-1]),
+    day: Day, policy: Policy, tick_seconds: float, sample_seconds: float, forgotten: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Figure by figure: predicted, measured."""
+    tally = predicted(day, policy, tick_seconds, sample_seconds, forgotten)
+    waits = sorted(cell.waited for cells in day.lives for cell in cells)
+    expected = [tally.wait_seconds((n + 0.5) / len(waits)) for n in range(len(waits))]
+    tail = int(0.95 * len(waits))
+    return {
+        "mean wait, s": (mean(expected), mean(waits)),
+        "median wait, s": (median(expected), median(waits)),
+        "95 % of waits, s": (expected[tail], waits[tail]),
+        "longest wait, s": (expected[-1], waits[-1]),
         "share of bytes × time in host memory": (
             tally.byte_time[State.RECLAIMED] / sum(tally.byte_time),
-            away(rows, len(people), began, ended),
+            away(day),
         ),
-        "restores": (tally.events["restore_done"], len(moves(within, "restore"))),
+        "restores": (tally.events["restore_done"], len(day.within("restore"))),
     }
+
+
+def in_words(figures: dict[str, tuple[float, float]]) -> str:
+    """For whoever reads the output."""
     return "; ".join(
         f"{name}: predicted {expected:.3g}, measured {seen:.3g} ({expected / seen - 1:+.0%})"
         for name, (expected, seen) in figures.items()

@@ -66,7 +66,9 @@ class Day:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     """One server for the module; every test leaves the shared kernel idle and its data the same."""
-    ensure_built(lambda line: None)  # where nothing is compiled yet, a cell would wait longer for it than is allowed
+    ensure_built(
+        lambda line: None
+    )  # where nothing is compiled yet, a cell would wait longer for it than is allowed
     folder = tmp_path_factory.mktemp("day")
     Board.create(
         folder / "board", [("Simulated", TOTAL_BYTES)], context_bytes=CONTEXT_BYTES, poison=True

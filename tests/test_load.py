@@ -11,12 +11,13 @@ import os
 import random
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from load_replay import compared
+import recorded_rounds
+from load_replay import Cell, Day, compared, in_words, moves
 
 from jupyter_gpu_reclaim.core.model import Policy
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer, OpenNotebook
@@ -24,16 +25,23 @@ from jupyter_gpu_reclaim.sim.board import Board, MiB
 from jupyter_gpu_reclaim.sim.environment import environment
 
 NOTEBOOKS, SPEED = 24, 100
+TICK_SECONDS, SAMPLE_SECONDS = 0.2, 0.2
 TOTAL_BYTES, CONTEXT_BYTES, DATA_BYTES = 200 * MiB, MiB // 2, 60 * MiB  # 30 % of the GPU each
 NUMBERS = DATA_BYTES // 4
+RECORD = os.environ.get("LOAD_RECORD", "")  # a file to write the day to, and its rounds beside it
+SECONDS = float(os.environ.get("LOAD_SECONDS", "20"))
 SETTINGS = {
     "GpuReclaim.idle_after_seconds": 3600, "GpuReclaim.pressure_idle_after_seconds": 0,
     "GpuReclaim.cooldown_seconds": 0, "GpuReclaim.quantum_seconds": 30 / SPEED,
     "GpuReclaim.restore_timeout_seconds": 0, "GpuReclaim.min_reclaim_bytes": 0,
-    "GpuReclaim.host_reserve_bytes": 0, "GpuReclaim.tick_seconds": 0.2, "GpuReclaim.sample_seconds": 0.2,
-    "GpuReclaim.host_buffer_seconds": 0,
+    "GpuReclaim.host_reserve_bytes": 0, "GpuReclaim.tick_seconds": TICK_SECONDS,
+    "GpuReclaim.sample_seconds": SAMPLE_SECONDS, "GpuReclaim.host_buffer_seconds": 0,
     "ServerApp.jpserver_extensions": repr(
-        {"jupyter_gpu_reclaim": True, "jupyter_gpu_reclaim.bench.loop_probe": True}
+        {
+            "jupyter_gpu_reclaim": True,
+            "jupyter_gpu_reclaim.bench.loop_probe": True,
+            "jupyter_gpu_reclaim.bench.rounds": True,
+        }
     ),
 }  # fmt: skip
 POLICY = Policy(
@@ -62,8 +70,7 @@ class Person:
     notebook: OpenNotebook
     numbers: int = NUMBERS
     cells: int = 0
-    waits: list[tuple[datetime, float]] = field(default_factory=list)  # sent at, seconds until it ran
-    work: list[float] = field(default_factory=list)  # seconds that each took
+    lived: list[Cell] = field(default_factory=list)  # sent at in Unix seconds
 
     async def fill(self) -> None:
         """Put the data on the GPU, and give the room to the next."""
@@ -84,14 +91,14 @@ class Person:
 
     async def cell(self, busy_seconds: float) -> None:
         """One cell, whose sum must be that of the data after so many cells."""
-        sent_at = datetime.now(UTC)
+        sent_at = time.time()
         began, total = (await self.notebook.run(f"work({busy_seconds})")).split()
+        ended = time.time()
         self.cells += 1
         assert int(total) == self.numbers * (self.numbers - 1) // 2 + self.numbers * (
             self.number + self.cells
         )
-        self.waits.append((sent_at, float(began) - sent_at.timestamp()))
-        self.work.append(busy_seconds)
+        self.lived.append(Cell(sent_at, float(began) - sent_at, ended - float(began)))
 
 
 def held(pid: int) -> dict[str, int]:
@@ -125,17 +132,26 @@ async def day(folder: Path, seconds: float) -> None:
             await person.fill()
         await server.request("GET", "/gpu-reclaim-bench")
         before = held(server.pid)
+        if RECORD:
+            await server.request("POST", "/gpu-reclaim-rounds", {})
         until = time.monotonic() + seconds
         await asyncio.gather(*(person.live(until) for person in people))
         stalls = await server.request("GET", "/gpu-reclaim-bench")
+        lives = [
+            p.lived.copy() for p in people
+        ]  # everybody's last cells, all at once, are no part of the day
+        rounds = (await server.request("GET", "/gpu-reclaim-rounds"))["rounds"] if RECORD else []
         await asyncio.gather(*(person.cell(0) for person in people))
         after = held(server.pid)
         rows = await log_rows(server)
         status = await server.status()
     began = [row["at"] for row in rows if row["event"] == "restore_started"]
     report(people, stalls, began)
-    lives = [[(at, waited, busy) for (at, waited), busy in zip(p.waits, p.work, strict=True)] for p in people]
-    print("replayed:", compared(lives, rows, POLICY, DATA_BYTES, TOTAL_BYTES, CONTEXT_BYTES))
+    lived = day_of(lives, people, rows)
+    print("replayed:", in_words(compared(lived, POLICY, TICK_SECONDS, SAMPLE_SECONDS)))
+    if RECORD:
+        lived.write(Path(RECORD))
+        recorded_rounds.write(rounds, Path(RECORD).with_suffix(".json.xz"))
     assert all(person.cells >= 2 for person in people)
     assert most_passed(people, began) <= 2 * NOTEBOOKS
     assert after["fd"] - before["fd"] <= 4
@@ -144,19 +160,27 @@ async def day(folder: Path, seconds: float) -> None:
     assert status["problems"] == []
 
 
+def day_of(lives: list[list[Cell]], people: list[Person], rows: list[dict[str, Any]]) -> Day:
+    """The day, and the moves before it, in seconds from when the first cell was sent."""
+    began = min(cell.sent_at for cells in lives for cell in cells)
+    numbers = {person.notebook.kernel_id: person.number for person in people}
+    shifted = [[cell._replace(sent_at=cell.sent_at - began) for cell in cells] for cells in lives]
+    return Day(shifted, list(moves(rows, numbers, began)), DATA_BYTES, TOTAL_BYTES, CONTEXT_BYTES)
+
+
 def most_passed(people: list[Person], began: list[str]) -> int:
     """The most restores that began between a cell's arrival and its run: how far the line ever was."""
     instants = [datetime.fromisoformat(at).timestamp() for at in began]
     return max(
-        sum(sent.timestamp() < at < sent.timestamp() + waited for at in instants)
+        sum(cell.sent_at < at < cell.sent_at + cell.waited for at in instants)
         for person in people
-        for sent, waited in person.waits
+        for cell in person.lived
     )
 
 
 def report(people: list[Person], stalls: dict[str, Any], began: list[str]) -> None:
     """What the day was like, for whoever reads the output."""
-    waits = sorted(waited for person in people for _, waited in person.waits)
+    waits = sorted(cell.waited for person in people for cell in person.lived)
     print(
         f"\n{len(waits)} cells of {NOTEBOOKS} notebooks, all right; {len(began)} restores; oversubscription "
         f"{NOTEBOOKS * DATA_BYTES / TOTAL_BYTES:.1f} x; waits: median {waits[len(waits) // 2]:.2f} s, longest "
@@ -165,9 +189,9 @@ def report(people: list[Person], stalls: dict[str, Any], began: list[str]) -> No
     )
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(260 + SECONDS)
 @pytest.mark.parametrize(
-    "seconds", [20, pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+    "seconds", [SECONDS, pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
 )
 def test_twenty_four_notebooks_live_on_a_gpu_for_three(tmp_path: Path, seconds: float) -> None:
     """Every cell finds its data as it left it, nobody waits for more than two rounds of everybody, nothing leaks."""

@@ -113,7 +113,8 @@ def _cannot_be_moved(holding: Holding, policy: Policy) -> Reason | None:
     if holding.footprint_bytes == 0:
         return Reason.NO_GPU_MEMORY
     if holding.mechanism is None:
-        return Reason.UNSUPPORTED
+        # While its first cell runs, what could move it has not been looked for: that is not why it stays.
+        return Reason.UNSUPPORTED if holding.running_since is None else Reason.RUNNING
     if policy.mode == "off":
         return Reason.SWITCHED_OFF
     return None if holding.distrusted is None else Reason.DISTRUSTED

@@ -22,6 +22,7 @@ from jupyter_gpu_reclaim.hub.seen_use import MINUTE, SeenUse, Stretch, refined
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
 from jupyter_gpu_reclaim.plan.log_export import stretches
+from jupyter_gpu_reclaim.plan.outside import Outside
 from jupyter_gpu_reclaim.plan.tally import GIB_HOUR, Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, Row, TraceKernel, assembled
 
@@ -167,7 +168,8 @@ def _replayed(
     size = past.gpu_bytes.get(gpu, UNKNOWN_GPU)
     machine = Machine(gpu_bytes=size, host_bytes=HOST_BYTES, context_bytes=0)
     (_, first), *later = schedule
-    return GpuReplay(gpu, kernels, past.span, first, machine, TICK_SECONDS, later=later, ends=ends).run()
+    outside = Outside(later=later, ends=ends)
+    return GpuReplay(gpu, kernels, past.span, first, machine, TICK_SECONDS, outside=outside).run()
 
 
 class _Schedules:

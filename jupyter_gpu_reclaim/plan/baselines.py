@@ -1,6 +1,7 @@
 """What else a team could do with its GPUs, replayed over the same cells: pools in which a GPU goes to whoever asks.
 
-All of them are kinder than the real thing: any GPU serves any notebook, and only what is named costs time.
+All of them are kinder than the real thing: any GPU serves any notebook (but for the one limit that says otherwise), and
+only what is named costs time.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import count
 
 from jupyter_gpu_reclaim.plan.costs import Machine
+from jupyter_gpu_reclaim.plan.homes import placed
 from jupyter_gpu_reclaim.plan.tally import percentile
 from jupyter_gpu_reclaim.plan.trace import SECOND, Trace
 
@@ -38,6 +40,9 @@ class Rule:
     loses_work: bool = False  # giving the place up ends the kernel
     by_bytes: bool = False  # a kernel takes its bytes of the GPUs' memory together, not a place
     places_per_gpu: int = 1
+    bound: bool = (
+        False  # each kernel may use the GPU only that the product is given for it, so there are many pools
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,6 +56,12 @@ class PoolTally:
     given_up: int = 0  # places given up by idle kernels
     lost: int = 0  # work of kernels that were ended: cells run since their start
 
+    def add(self, other: PoolTally) -> None:
+        """Take in another pool's."""
+        for name in ("cells", "cells_late", "reserved", "given_up", "lost"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.waits.extend(other.waits)
+
     def wait_seconds(self, quantile: float, waited_only: bool = False) -> float:
         """As of a `Tally`."""
         prompt = 0 if waited_only else self.cells - len(self.waits)
@@ -60,23 +71,31 @@ class PoolTally:
 def rules(machine: Machine, cull_after: int, places: int) -> list[Rule]:
     """The baselines. `places` is `max_running_per_gpu`, which the limit is given, too; 0: memory alone limits it."""
     minutes = f"{cull_after / MINUTE:g} min"
+    limit = Rule(
+        name="limit: all GPUs as one, moves take no time",
+        hold_after=0,
+        by_bytes=not places,
+        places_per_gpu=places or 1,
+    )
     return [
         Rule(name="one GPU per notebook", hold_after=NEVER),
         Rule(name=f"culled after {minutes} idle, work lost", hold_after=cull_after, loses_work=True),
         Rule(name="taken back after 30 min idle, at no cost", hold_after=30 * MINUTE),
         Rule(name="bound for each cell (as NotebookOS)", hold_after=0, takes=machine.onload_takes),
-        Rule(
-            name="limit: all GPUs as one, moves take no time",
-            hold_after=0,
-            by_bytes=not places,
-            places_per_gpu=places or 1,
-        ),
+        replace(limit, name="limit: kernels keep their GPU, moves take no time", bound=True),
+        limit,
     ]
 
 
 def pool(trace: Trace, gpus: int, gpu_bytes: int, rule: Rule) -> PoolTally:
     """The trace's cells through a pool of so many GPUs, first come, first served."""
-    return _Pool(trace, gpus * (gpu_bytes if rule.by_bytes else rule.places_per_gpu), rule).run()
+    of_one = gpu_bytes if rule.by_bytes else rule.places_per_gpu
+    if not rule.bound:
+        return _Pool(trace, gpus * of_one, rule).run()
+    total = PoolTally()
+    for kernels in placed(trace.kernels, gpus, 0 if rule.by_bytes else rule.places_per_gpu):
+        total.add(_Pool(Trace(tuple(kernels), trace.span), of_one, rule).run())
+    return total
 
 
 _ARRIVAL, _END, _GIVE_UP = range(3)

@@ -23,6 +23,12 @@ class Machine:
     offload_speed: float = 4e9  # bytes per second
     onload_speed: float = 7e9
     fixed_seconds: float = 0.05  # of each move
+    # From a decision until the copy begins: the log, a message; of a reclaim the agent's last look, too.
+    reclaim_word_seconds: float = 0.0
+    restore_word_seconds: float = 0.0
+    # From a cell's end until the loop can know that its work on the GPU is over. It counts where it is longer than a
+    # notebook must be idle anyway, so with the product's own settings never: there it is about two beats of 5 s.
+    idle_seen_seconds: float = 0.0
 
     def offload_takes(self, size: int) -> int:
         """Microseconds."""

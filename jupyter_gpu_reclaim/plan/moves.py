@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import count
+from operator import attrgetter
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Policy, Reason, Transition
 from jupyter_gpu_reclaim.core.pace import WINDOW, measure, track_residence
@@ -13,17 +14,28 @@ from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.seat import Seat, instant, microseconds
 from jupyter_gpu_reclaim.plan.tally import Tally
+from jupyter_gpu_reclaim.plan.trace import SECOND
 
 
 class Moves:
     """The link moves one kernel's bytes at a time in each direction; both directions go at once."""
 
     def __init__(
-        self, uuid: str, machine: Machine, policy: Policy, tally: Tally, rows: list[Transition] | None
+        self,
+        uuid: str,
+        machine: Machine,
+        policy: Policy,
+        tally: Tally,
+        rows: list[Transition] | None,
+        before: Iterable[Transition],
     ) -> None:
         self._uuid, self._machine, self._policy, self._tally, self._rows = uuid, machine, policy, tally, rows
+        self._word = {
+            Event.RECLAIM_DONE: round(machine.reclaim_word_seconds * SECOND),
+            Event.RESTORE_DONE: round(machine.restore_word_seconds * SECOND),
+        }
         self._free_at = {Event.RECLAIM_DONE: 0, Event.RESTORE_DONE: 0}
-        self._recent: deque[Transition] = deque()
+        self._recent = deque(sorted(before, key=attrgetter("at")))
         self._serial = count()
         self.residence: Mapping[str, timedelta] = {}
 
@@ -33,9 +45,13 @@ class Moves:
 
     def start(self, seat: Seat, event: Event, reason: Reason, now: int) -> int:
         """A reclaim or a restore begins. When it will be done."""
+        if event is Event.RESTORE_STARTED:
+            away = timedelta(microseconds=now - (seat.phase_since or 0))
+            self._tally.quick_returns += away <= self._policy.pressure_idle_after
         self.happened(seat, event, now, reason)
         done = Event.RECLAIM_DONE if event is Event.RECLAIM_STARTED else Event.RESTORE_DONE
-        self._free_at[done] = max(now, self._free_at[done]) + self._takes(done, seat.footprint)
+        begins = max(now + self._word[done], self._free_at[done])
+        self._free_at[done] = begins + self._takes(done, seat.footprint)
         return self._free_at[done]
 
     def done(self, seat: Seat, now: int) -> None:
@@ -46,6 +62,11 @@ class Moves:
         self._tally.moving += took
         self._tally.moved_bytes += seat.footprint
         self.track_residence(now)
+
+    def cancel(self, seat: Seat, now: int) -> None:
+        """The agent rolls a reclaim back when code comes: nothing has been given up until its last step."""
+        self.happened(seat, Event.RECLAIM_REFUSED, now, Reason.CANCELLED)
+        self._tally.cancelled += 1
 
     def happened(
         self, seat: Seat, event: Event, now: int, reason: Reason | None = None, took: int | None = None

@@ -13,10 +13,10 @@ from jupyter_gpu_reclaim.plan.study import Answer, Curve, Variation, spread_text
 CAVEATS = (
     "Cells are taken to run as fast beside others as alone: with several at once on a GPU they do not, at worst by "
     "as much as “cells at once on a GPU at work” says.",
-    "A kernel stays on the GPU that it was given when it began; baselines may use any GPU for any cell.",
+    "A kernel stays on the GPU that it was given when it began; but for one limit, baselines may use any for any cell.",
     "A GPU's speed of moving is an assumption until it is measured on yours: jupyter gpu-reclaim doctor.",
 )
-COLOURS = ("#3f7d63", "#8a8a94", "#c4562f", "#b8912c", "#6b59a3", "#2f6fb0")
+COLOURS = ("#3f7d63", "#8a8a94", "#c4562f", "#b8912c", "#6b59a3", "#1f8a9e", "#2f6fb0")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
   color: #1b1b1f; background: #fff }

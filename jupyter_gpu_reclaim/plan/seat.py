@@ -62,6 +62,7 @@ class Seat:
         "since",
         "time",
         "trace",
+        "unseen",
         "waited",
         "waiting_since",
         "warned_at",
@@ -79,6 +80,7 @@ class Seat:
         self.comes_at = 0  # the next cell
         self.look_at = 0  # until then time alone changes nothing about it
         self.last_active: int | None = None
+        self.unseen = False  # its last cell has ended, and for all that is known its work on the GPU goes on
         self.arrived = 0  # of the cell under way
         self.waiting_since: int | None = None  # at the closed gate
         self.place_wanted: int | None = None
@@ -101,9 +103,11 @@ class Seat:
         return self.waiting_since is not None or self.place_wanted is not None or self.room_wanted > 0
 
     @property
-    def parked(self) -> bool:
-        """Whether `decide()` has nothing to say about it, whatever the others do."""
-        return self.phase is Phase.RECLAIMED and self.waiting_since is None
+    def waits_at_gate_since(self) -> int | None:
+        """Since when its code has waited for its data or for a place, without being on its way."""
+        if self.phase is Phase.RECLAIMED:
+            return self.waiting_since
+        return self.place_wanted if self.phase is Phase.RESIDENT else None
 
     def state(self) -> State:
         """What its time counts as now."""
@@ -122,6 +126,19 @@ class Seat:
             self.time[state] += span
             self.byte_time[state] += span * self.footprint
 
+    def begin_away(self) -> None:
+        """From the beginning on, what its first cell holds is in host memory."""
+        self.phase, self.phase_since, self.begun = Phase.RECLAIMED, 0, 0
+        self.footprint = self.trace.held[0]
+
+    def ask_again(self, now: int) -> None:
+        """Its wait at the gate has ended with an error, and its user runs the cell again at once."""
+        self.count(now)
+        if self.phase is Phase.RECLAIMED:
+            self.waiting_since = now
+        else:
+            self.place_wanted = now
+
     def holding(self) -> Holding:
         """As the reconciler hands it to `decide()`."""
         if self.seen is None:
@@ -132,7 +149,7 @@ class Seat:
                 running_since=None if self.running_since is None else instant(self.running_since),
                 last_active_at=None if self.last_active is None else instant(self.last_active),
                 background_work=(),
-                gpu_busy=self.running_since is not None,
+                gpu_busy=self.unseen or self.running_since is not None,
                 phase=self.phase,
                 phase_since=None if self.phase_since is None else instant(self.phase_since),
                 footprint={self.gpu: self.footprint} if self.footprint else {},

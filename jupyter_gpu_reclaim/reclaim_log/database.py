@@ -31,7 +31,7 @@ class Database:
         self._db_url = db_url
         self._patience = patience  # seconds that one statement may wait for another program's lock
         self._engine: Engine | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file: tuple[Path, tuple[int, int]] | None = None  # which is open, where the database is one
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -70,16 +70,17 @@ class Database:
             except BaseException:
                 engine.dispose()
                 raise
-            self._identity = _identity(path) if path is not None else None
+            self._file = (path, _identity(path)) if path is not None else None
             self._engine = engine
         return self._engine
 
     def _swapped(self) -> bool:
         """Whether the name now leads to another file or none: rows written to the old one would be lost unseen."""
-        if self._identity is None:
+        if self._file is None:
             return False
+        path, identity = self._file
         try:
-            return _identity(_sqlite_file(make_url(self._db_url))) != self._identity
+            return _identity(path) != identity
         except OSError:
             return True
 

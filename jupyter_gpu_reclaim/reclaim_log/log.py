@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, func, insert, select
+from sqlalchemy import Connection, Integer, Select, bindparam, func, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from jupyter_gpu_reclaim.core.model import Event, Reason, Transition
@@ -17,13 +17,19 @@ from jupyter_gpu_reclaim.reclaim_log import errors
 from jupyter_gpu_reclaim.reclaim_log.cursor import to_cursor
 from jupyter_gpu_reclaim.reclaim_log.database import Database, shown
 from jupyter_gpu_reclaim.reclaim_log.rows import UnknownWord, to_row, to_transition
-from jupyter_gpu_reclaim.reclaim_log.selection import newest, utc
+from jupyter_gpu_reclaim.reclaim_log.selection import newest
 from jupyter_gpu_reclaim.reclaim_log.tables import transition_gpus, transitions
+from jupyter_gpu_reclaim.reclaim_log.whole_rows import whole_rows
 from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
 
 T = TypeVar("T")
+NewRow = tuple[Mapping[str, int], tuple[Any, ...]]  # a row's footprint, and its values for the database
 
 SEQUENCE_OF_ROWS = "reclaim_transitions_sequence_seq"  # as PostgreSQL names what a serial column counts with
+NEXT_NUMBERS = select(func.nextval(SEQUENCE_OF_ROWS)).select_from(
+    func.generate_series(1, bindparam("count", type_=Integer)).table_valued("n")
+)
+LAST_NUMBER = select(func.max(transitions.c.sequence))
 BATCH = 500  # ids in one statement, well below every database's limit on parameters
 
 
@@ -57,11 +63,9 @@ class SqlReclaimLog:
 
         Raises `LogUnavailable`. After an answer that came too late the rows may be there: append them again.
         """
-        values = {row.id: to_row(row) for row in rows}
-        for value in values.values():
-            value["at"] = utc(value["at"])
+        values = {row.id: (row.footprint, to_row(row)) for row in rows}
         if values:
-            await self._run("write", lambda: self._append(values))
+            await self._run("write", lambda: self._append(list(values.values())))
 
     async def query(
         self,
@@ -144,8 +148,7 @@ class SqlReclaimLog:
             self._database.dispose()
             raise
 
-    def _append(self, values: dict[str, dict]) -> None:
-        rows = list(values.values())
+    def _append(self, rows: Sequence[NewRow]) -> None:
         try:
             with self._database.writing() as connection:
                 _insert(connection, rows)
@@ -172,34 +175,34 @@ class SqlReclaimLog:
 _FAILURES = (SQLAlchemyError, sqlite3.Error, OSError, ImportError, errors.NewerSchema, UnknownWord)
 
 
-def _missing(connection: Connection, rows: Sequence[dict]) -> list[dict]:
+def _missing(connection: Connection, rows: Sequence[NewRow]) -> list[NewRow]:
     """Those of the rows that are not there."""
     known: set[str] = set()
-    for start in range(0, len(rows), BATCH):
-        batch = [row["id"] for row in rows[start : start + BATCH]]
+    ids = [id for _, (id, *_) in rows]
+    for start in range(0, len(ids), BATCH):
+        batch = ids[start : start + BATCH]
         known.update(connection.scalars(select(transitions.c.id).where(transitions.c.id.in_(batch))))
-    return [row for row in rows if row["id"] not in known]
+    return [row for id, row in zip(ids, rows, strict=True) if id not in known]
 
 
-def _insert(connection: Connection, rows: Sequence[dict]) -> None:
+def _insert(connection: Connection, rows: Sequence[NewRow]) -> None:
     if not rows:
         return
-    numbered = [{**row, "sequence": n} for row, n in zip(rows, _numbers(connection, len(rows)), strict=True)]
-    connection.execute(insert(transitions), numbered)
+    dialect, numbers = connection.dialect, _numbers(connection, len(rows))
+    numbered = [(number, *values) for number, (_, values) in zip(numbers, rows, strict=True)]
+    whole_rows(transitions, dialect).insert(connection, numbered)
     gpus = [
-        {"gpu_uuid": gpu, "at": row["at"], "sequence": row["sequence"]}
-        for row in numbered
-        for gpu in row["footprint"]
+        (gpu, at, number)
+        for (number, _, at, *_), (footprint, _) in zip(numbered, rows, strict=True)
+        for gpu in footprint
     ]
-    if gpus:
-        connection.execute(insert(transition_gpus), gpus)
+    whole_rows(transition_gpus, dialect).insert(connection, gpus)
 
 
 def _numbers(connection: Connection, count: int) -> Sequence[int]:
     """Sequence numbers for new rows, in order. Asking for them first is many times faster than having them returned."""
     if connection.dialect.name == "postgresql":
-        each = func.generate_series(1, count).table_valued("n")
-        return connection.scalars(select(func.nextval(SEQUENCE_OF_ROWS)).select_from(each)).all()
+        return connection.scalars(NEXT_NUMBERS, {"count": count}).all()
     # this transaction holds the file's write lock: nobody takes them in between
-    last = connection.scalar(select(func.max(transitions.c.sequence))) or 0
+    last = connection.scalar(LAST_NUMBER) or 0
     return range(last + 1, last + 1 + count)

@@ -8,36 +8,40 @@ from typing import Any
 from sqlalchemy import Row
 
 from jupyter_gpu_reclaim.core.model import Event, Phase, Reason, Transition
+from jupyter_gpu_reclaim.reclaim_log.selection import utc
 
 
 class UnknownWord(Exception):
     """A row holds an event, phase or reason that this version does not know: a newer one wrote it."""
 
 
-def to_row(transition: Transition) -> dict[str, Any]:
-    """The transition as values of `tables.transitions`, but for `sequence`, which the database gives."""
-    return {
-        "id": transition.id,
-        "at": transition.at,
-        "kernel_id": transition.kernel_id,
-        "event": transition.event.value,
-        "phase": transition.phase.value,
-        "episode_id": transition.episode_id,
-        "reason": transition.reason.value if transition.reason is not None else None,
-        "label": transition.label,
-        "owner": transition.owner,
-        "mechanism": transition.mechanism,
-        "footprint": dict(transition.footprint),
-        "moved_bytes": transition.moved_bytes,
-        "freed_bytes": dict(transition.freed_bytes),
-        "unmovable": dict(transition.unmovable),
-        "took_seconds": transition.took.total_seconds() if transition.took is not None else None,
-        "detail": transition.detail,
-        "actor": transition.actor,
-        "simulated": transition.simulated,
-        "framework": transition.framework,
-        "driver": transition.driver,
-    }
+def to_row(transition: Transition) -> tuple[Any, ...]:
+    """The transition as values of `tables.transitions` in their order, but for `sequence`, which the database gives.
+
+    Raises ValueError for a naive instant.
+    """
+    return (
+        transition.id,
+        utc(transition.at),
+        transition.kernel_id,
+        transition.event.value,
+        transition.phase.value,
+        transition.episode_id,
+        transition.reason.value if transition.reason is not None else None,
+        transition.label,
+        transition.owner,
+        transition.mechanism,
+        dict(transition.footprint),
+        transition.moved_bytes,
+        dict(transition.freed_bytes),
+        dict(transition.unmovable),
+        transition.took.total_seconds() if transition.took is not None else None,
+        transition.detail,
+        transition.actor,
+        transition.simulated,
+        transition.framework,
+        transition.driver,
+    )
 
 
 def to_transition(row: Row) -> Transition:

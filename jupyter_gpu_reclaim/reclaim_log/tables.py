@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -12,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Float,
@@ -22,6 +24,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    cast,
+    type_coerce,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -37,17 +41,21 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """The instant as the database keeps it; it must be aware."""
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).replace(tzinfo=None)
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any]:
+        """Takes the instant, which must be aware."""
+        if dialect.name == "sqlite":
+            return lambda value: None if value is None else _as_text(value)
+        return lambda value: value
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
         """Gives every instant as UTC, whatever zone the database's session uses."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        if dialect.name == "sqlite":
+            return lambda value: None if value is None else datetime.fromisoformat(f"{value}+00:00")
+        return lambda value: None if value is None else value.astimezone(UTC)
+
+
+def _as_text(instant: datetime) -> str:
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 class Storable(TypeDecorator[str]):
@@ -59,28 +67,42 @@ class Storable(TypeDecorator[str]):
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
         """The text itself wherever it is well-formed."""
-        if value is None:
-            return None
-        if isinstance(value, str) and value.isascii() and "\0" not in value:
-            return value  # most are, and a batch has hundreds
-        return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        return _storable
+
+
+def _storable(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and "\0" not in value:
+        return value  # most are, and a batch has hundreds
+    return str(value).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 class BytesByName(TypeDecorator[dict[str, int]]):
-    """A map as JSON. Most are empty, and those are told without parsing."""
+    """A map as JSON. Maps with the same content are one object, which nobody may change."""
 
     impl = JSON
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], str]:
-        """Takes the map as text."""
+        """Takes the map as text. Most are empty."""
         return lambda value: json.dumps(value) if value else "{}"
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], dict[str, int] | None]:
-        """Gives the map; PostgreSQL's driver hands it over as text, too."""
-        return lambda value: {} if value == "{}" else value if isinstance(value, dict) else json.loads(value)
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Read as text: PostgreSQL's driver would parse each."""
+        return type_coerce(cast(column, Text), self)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[str], dict[str, int]]:
+        """Gives the map."""
+        return _parsed
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> dict[str, int]:
+    """The JSON in a text. Rows come by the hundred, and few differ in what a kernel held."""
+    return json.loads(text)
 
 
 # On SQLite only a column of type INTEGER numbers itself.
@@ -113,13 +135,14 @@ transitions = Table(
     Column("framework", String),
     Column("driver", String),
     # Each filter's first page is read off one index, newest first, without sorting. `event` rides along so that a
-    # filter on rare events is answered from the index too, without touching the rows in between.
+    # filter on rare events is answered from the index too, without touching the rows in between. So does what one
+    # user's rows are filtered by, and the user of a notebook's rows: others may have one of the same name.
     Index("reclaim_transitions_newest", "at", "sequence", "event"),
     Index("reclaim_transitions_kernel", "kernel_id", "at", "sequence"),
     Index("reclaim_transitions_reason", "reason", "at", "sequence"),
     Index("reclaim_transitions_event", "event", "at", "sequence"),
-    Index("reclaim_transitions_owner", "owner", "at", "sequence"),
-    Index("reclaim_transitions_label", "label", "at", "sequence"),
+    Index("reclaim_transitions_owner", "owner", "at", "sequence", "event", "reason", "mechanism"),
+    Index("reclaim_transitions_label", "label", "at", "sequence", "owner"),
     Index("reclaim_transitions_mechanism", "mechanism", "at", "sequence"),
     Index("reclaim_transitions_episode", "episode_id"),
 )

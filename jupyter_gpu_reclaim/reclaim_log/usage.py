@@ -29,7 +29,8 @@ from jupyter_gpu_reclaim.reclaim_log.usage_rows import (
     KERNEL_AMOUNTS,
     MINUTE,
     STEPS,
-    flat,
+    flat_gpu,
+    flat_kernel,
     ids_of,
     prune,
     replace,
@@ -123,22 +124,15 @@ class UsageStore:
                 {words: {} for words in kept.values()},
             )
             of_gpus = (
-                {
-                    "step": 10,
-                    "source": source,
-                    "gpu": gpu_ids[uuid,],
-                    "at": span.at,
-                    **flat(amounts, GPU_AMOUNTS),
-                }
+                (10, source, gpu_ids[uuid,], span.at, *flat_gpu(amounts))
                 for span in spans
                 for uuid, amounts in span.gpus.items()
             )
             of_kernels = (
-                {"step": 10, "source": source, "at": span.at, "kernel": kernel_ids[kept[key[:3]]],
-                 "gpu": gpu_ids[key[3],], **flat(amounts, KERNEL_AMOUNTS)}
+                (10, source, span.at, kernel_ids[kept[key[:3]]], gpu_ids[key[3],], *flat_kernel(amounts))
                 for span in spans
                 for key, amounts in span.kernels.items()
-            )  # fmt: skip
+            )
             at = [span.at for span in spans]
             replace(connection, gpu_usage, of_gpus, source, gpu_ids.values(), at)
             replace(connection, kernel_usage, of_kernels, source, gpu_ids.values(), at)

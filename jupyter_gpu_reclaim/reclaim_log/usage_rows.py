@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Table, delete, func, insert, literal, select,
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts
 from jupyter_gpu_reclaim.reclaim_log.database import in_parts
 from jupyter_gpu_reclaim.reclaim_log.tables import gpu_usage, kernel_usage, usage_gpus
+from jupyter_gpu_reclaim.reclaim_log.whole_rows import whole_rows
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 ROWS_AT_ONCE, WRITTEN_AT_ONCE = 500, 100
@@ -23,9 +25,8 @@ GPU_AMOUNTS = tuple(field.name for field in fields(GpuAmounts))
 KERNEL_AMOUNTS = tuple(field.name for field in fields(KernelAmounts))
 
 
-def flat(amounts: GpuAmounts | KernelAmounts, names: Sequence[str]) -> dict[str, int]:
-    """As `asdict`, which copies each number with care, in a tenth of the time."""
-    return {name: getattr(amounts, name) for name in names}
+# Amounts as the tables' last columns, which stand in the same order.
+flat_gpu, flat_kernel = attrgetter(*GPU_AMOUNTS), attrgetter(*KERNEL_AMOUNTS)
 
 
 def ids_of(
@@ -53,7 +54,7 @@ def ids_of(
 def replace(
     connection: Connection,
     table: Table,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Iterable[tuple[int, ...]],
     source: int,
     gpus: Collection[int],
     at: Iterable[int],
@@ -62,7 +63,7 @@ def replace(
     these = [table.c.step == 10, table.c.source == source, table.c.gpu.in_(gpus), table.c.at.in_(at)]
     connection.execute(delete(table).where(*these))
     for some in in_parts(rows, WRITTEN_AT_ONCE):
-        connection.execute(insert(table), some)
+        whole_rows(table, connection.dialect).insert(connection, some)
 
 
 def sum_up(

@@ -6,6 +6,7 @@ import { ServerConnection } from '@jupyterlab/services';
 import type { History, Instant, LogFilters, LogPage, Status, Totals } from './types';
 
 const ROOT = 'gpu-reclaim/api';
+const CLOCK_MS = 2000;
 const EVENTS = 'https://events.jupyter.org/jupyter_gpu_reclaim/';
 
 /**
@@ -27,6 +28,9 @@ export class ApiProblem extends Error {
 
 /** One method a call. Each rejects with an `ApiProblem`. No call that only looks counts as activity of the server. */
 export class Api {
+  /** By how much the server's clock is ahead of this page's, in milliseconds; differences below two seconds are none. */
+  aheadMs = 0;
+
   constructor(private readonly settings: ServerConnection.ISettings) {}
 
   async status(): Promise<Status> {
@@ -99,11 +103,20 @@ export class Api {
     } catch (error) {
       throw new ApiProblem('unreachable', error instanceof Error ? error.message : String(error));
     }
+    if (path === 'status') {
+      this.hear(response.headers.get('Date')); // of the answer whose instants are held against it
+    }
     const reply = await jsonIn(response);
     if (response.ok) {
       return reply as T;
     }
     throw problemOf(response, reply);
+  }
+
+  /** Take in what time it is there: whole seconds, a moment ago. */
+  private hear(date: string | null): void {
+    const ahead = date === null ? NaN : Date.parse(date) - Date.now();
+    this.aheadMs = Math.abs(ahead) >= CLOCK_MS ? ahead : 0;
   }
 }
 

@@ -2,48 +2,95 @@
 
 import { Notification } from '@jupyterlab/apputils';
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
-import type { TranslationBundle } from '@jupyterlab/translation';
 import type { CommandRegistry } from '@lumino/commands';
 
-import type { Change, Model } from './model';
-import { newWarnings } from './select/changes';
+import { warnedOf } from './select/changes';
 import { keepChoices, type KeepChoice } from './select/keep';
 import { nameIn, timeInWords } from './select/words';
 import { CommandIDs, type IGpuReclaim } from './tokens';
-import type { Kernel } from './types';
+import type { Instant, Kernel } from './types';
 
 const ASK_AGAIN_MS = 30_000;
+const UNDATED_MS = 30_000;
+const LEGIBLE_MS = 10_000;
 const MOST_AT_ONCE = 3;
 
-/** Shows a notification for each kernel that is about to be reclaimed because it is idle, with "keep" as its action. */
-export function warnBeforeReclaims(gpuReclaim: IGpuReclaim, commands: CommandRegistry): void {
-  const { trans } = gpuReclaim.language;
-  gpuReclaim.model.changed.connect((_: Model, { before, now }: Change) => {
-    if (!gpuReclaim.preferences.warnings || !now.status) {
-      return;
-    }
-    const warned = newWarnings(before, now);
-    if (warned.length > MOST_AT_ONCE) {
-      Notification.warning(trans.__('%1 idle notebooks give their GPU memory back soon; their next cells bring it back.', warned.length), {
-        autoClose: ASK_AGAIN_MS,
-        actions: [{ label: trans.__('Show'), callback: () => void commands.execute(CommandIDs.showSidebar) }]
-      });
-      return;
-    }
-    const keep = keepChoices(now.status.policy, new Date(), trans)[0];
-    warned.forEach(kernel => warn(kernel, keep, trans, commands));
-  });
+interface Told {
+  warnedAt: string;
+  notification: string;
 }
 
-function warn(kernel: Kernel, keep: KeepChoice | undefined, trans: TranslationBundle, commands: CommandRegistry): void {
-  const due = kernel.due_at === null ? null : new Date(kernel.due_at);
-  const when = due === null ? trans.__('soon') : trans.__('at %1', timeInWords(due, new Date()));
-  const text = trans.__('%1 is idle and gives its GPU memory back %2; its next cell brings it back.', nameIn(kernel.label), when);
-  const callback = (): void => void commands.execute(CommandIDs.keep, { kernelId: kernel.kernel_id, seconds: keep?.seconds ?? 0 });
-  Notification.warning(text, {
-    autoClose: due === null ? ASK_AGAIN_MS : Math.max(1000, due.getTime() - Date.now()),
-    actions: keep ? [{ label: trans.__('Keep'), caption: keep.label, callback }] : []
-  });
+/**
+ * Tells of each kernel that is about to be reclaimed because it is idle, with "keep" as the action: once, and for as long
+ * as the warning stands. Nothing is told before `ready`: JupyterLab shows no notification that came before its own part
+ * for these, and a page that is opened late must not miss a warning given earlier.
+ */
+export class Warnings {
+  private readonly told = new Map<string, Told>(); // by kernel
+
+  constructor(
+    private readonly gpuReclaim: IGpuReclaim,
+    private readonly commands: CommandRegistry,
+    ready: Promise<void>
+  ) {
+    void ready.then(() => {
+      gpuReclaim.model.changed.connect(this.tell, this);
+      gpuReclaim.preferences.changed.connect(this.tell, this);
+      this.tell();
+    });
+  }
+
+  private tell(): void {
+    const { model, preferences } = this.gpuReclaim;
+    const { status } = model.state;
+    if (!status) {
+      return;
+    }
+    const standing = preferences.warnings ? warnedOf(status) : [];
+    this.takeBack(new Map(standing.map(kernel => [kernel.kernel_id, kernel.warned_at])));
+    const untold = standing.filter(kernel => !this.told.has(kernel.kernel_id));
+    if (untold.length > MOST_AT_ONCE) {
+      this.remember(untold, this.warnOfMany(untold.length));
+    } else {
+      const keep = keepChoices(status.policy, model.now(), this.gpuReclaim.language.trans)[0];
+      untold.forEach(kernel => this.remember([kernel], this.warn(kernel, keep)));
+    }
+  }
+
+  /** Dismiss what is no longer true: kept, used or reclaimed since, or warned anew. */
+  private takeBack(standing: Map<string, Instant | null | undefined>): void {
+    const over = [...this.told].filter(([kernelId, { warnedAt }]) => standing.get(kernelId) !== warnedAt);
+    over.forEach(([kernelId]) => this.told.delete(kernelId));
+    const still = new Set([...this.told.values()].map(({ notification }) => notification));
+    over.map(([, { notification }]) => notification).forEach(id => still.has(id) || Notification.dismiss(id));
+  }
+
+  private remember(kernels: Kernel[], notification: string): void {
+    kernels.forEach(({ kernel_id, warned_at }) => this.told.set(kernel_id, { warnedAt: warned_at ?? '', notification }));
+  }
+
+  private warnOfMany(count: number): string {
+    const { trans } = this.gpuReclaim.language;
+    return Notification.warning(trans.__('%1 idle notebooks give their GPU memory back soon; their next cells bring it back.', count), {
+      autoClose: UNDATED_MS,
+      actions: [{ label: trans.__('Show'), callback: () => void this.commands.execute(CommandIDs.showSidebar) }]
+    });
+  }
+
+  private warn(kernel: Kernel, keep: KeepChoice | undefined): string {
+    const { trans } = this.gpuReclaim.language;
+    const now = this.gpuReclaim.model.now();
+    const due = kernel.due_at === null ? null : new Date(kernel.due_at);
+    const when = due === null ? trans.__('soon') : trans.__('at %1', timeInWords(due, now));
+    const text = trans.__('%1 is idle and gives its GPU memory back %2; its next cell brings it back.', nameIn(kernel.label), when);
+    const args = { kernelId: kernel.kernel_id, seconds: keep?.seconds ?? 0 };
+    return Notification.warning(text, {
+      autoClose: due === null ? UNDATED_MS : Math.max(LEGIBLE_MS, due.getTime() - now.getTime()),
+      actions: keep
+        ? [{ label: trans.__('Keep'), caption: keep.label, callback: () => void this.commands.execute(CommandIDs.keep, args) }]
+        : []
+    });
+  }
 }
 
 /** Asks for a reclaimed notebook's data when it comes to the front or is typed in, now and then at most. */

@@ -28,7 +28,7 @@ export function addCommands(
     const id = args.kernelId ?? tracker?.currentWidget?.sessionContext.session?.kernel?.id;
     const { status } = model.state;
     const kernel = status?.kernels.find(kernel => kernel.kernel_id === id);
-    return kernel && status ? rowOf(kernel, status.policy, new Date(), gpuReclaim.language) : null;
+    return kernel && status ? rowOf(kernel, status.policy, model.now(), gpuReclaim.language) : null;
   };
   const add = (
     id: string,
@@ -67,7 +67,7 @@ export function addCommands(
     row => row.canKeep,
     async (row, args) => {
       const { status } = model.state;
-      const first = status ? keepChoices(status.policy, new Date(), trans)[0] : undefined;
+      const first = status ? keepChoices(status.policy, model.now(), trans)[0] : undefined;
       const seconds = typeof args.seconds === 'number' ? args.seconds : first?.seconds;
       if (seconds !== undefined) {
         await keep(model, row, seconds, trans);
@@ -127,7 +127,7 @@ async function restore(model: Model, row: Row): Promise<void> {
 
 async function keep(model: Model, row: Row, seconds: number, trans: TranslationBundle): Promise<void> {
   const until = await model.keep(row.kernelId, seconds);
-  Notification.success(trans.__('%1 is kept on the GPU until %2.', row.name, timeInWords(new Date(until), new Date())), {
+  Notification.success(trans.__('%1 is kept on the GPU until %2.', row.name, timeInWords(new Date(until), model.now())), {
     autoClose: TOLD_MS,
     actions: [
       {

@@ -9,7 +9,7 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 
 import { Api } from './api';
-import { EarlyRestore, warnBeforeReclaims } from './attention';
+import { EarlyRestore, Warnings } from './attention';
 import { addCommands } from './commands';
 import { NotebookIndicator, StatusBarItem } from './indicators';
 import { addLog } from './log';
@@ -56,7 +56,7 @@ const model: JupyterFrontEndPlugin<IGpuReclaim> = {
       }
     };
     addCommands(app, gpuReclaim, tracker, palette);
-    warnBeforeReclaims(gpuReclaim, app.commands);
+    new Warnings(gpuReclaim, app.commands, app.started);
     if (tracker) {
       new EarlyRestore(gpuReclaim, tracker);
     }

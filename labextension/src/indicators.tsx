@@ -29,17 +29,19 @@ export class NotebookIndicator extends ReactWidget {
     const { status } = model.state;
     const id = this.panel.sessionContext.session?.kernel?.id;
     const kernel = status?.kernels.find(kernel => kernel.kernel_id === id);
-    const indicator = status && indicatorOf(kernel, status, new Date(), language);
-    return indicator && <IndicatorButton indicator={indicator} onClick={this.openSidebar} />;
+    const indicator = status && indicatorOf(kernel, status, model.now(), language);
+    return indicator && <IndicatorButton indicator={indicator} onAim={() => this.update()} onClick={this.openSidebar} />;
   }
 
-  /** A cell of a reclaimed notebook has been sent: what comes of it is worth seeing at once. */
+  /** A cell begins or ends. What comes of it is worth seeing soon, and at once where the notebook was reclaimed. */
   private onKernelStatus(): void {
-    const { status } = this.gpuReclaim.model.state;
+    const { model } = this.gpuReclaim;
+    const { status } = model.state;
     const id = this.panel.sessionContext.session?.kernel?.id;
     const kernel = status?.kernels.find(kernel => kernel.kernel_id === id);
-    if (kernel && kernel.phase !== 'resident' && stateOf(kernel, new Date()) !== 'lost') {
-      void this.gpuReclaim.model.look();
+    model.stir();
+    if (kernel && kernel.phase !== 'resident' && stateOf(kernel, model.now()) !== 'lost') {
+      void model.look();
     }
   }
 }
@@ -64,12 +66,12 @@ export class StatusBarItem extends ReactWidget {
 
   protected override render(): JSX.Element | null {
     const indicator = this.indicator();
-    return indicator && <IndicatorButton indicator={indicator} onClick={this.openSidebar} />;
+    return indicator && <IndicatorButton indicator={indicator} onAim={() => this.update()} onClick={this.openSidebar} />;
   }
 
   private indicator(): Indicator | null {
     const { model, language } = this.gpuReclaim;
-    return model.state.status && statusBarOf(model.state.status, new Date(), language);
+    return model.state.status && statusBarOf(model.state.status, model.now(), language);
   }
 
   private onChange(): void {

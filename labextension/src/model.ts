@@ -6,10 +6,9 @@ import { Poll } from '@lumino/polling';
 import { Signal } from '@lumino/signaling';
 
 import { ApiProblem, isOurEvent, type Api } from './api';
+import { LONGEST_MS, msToNextLook, toldBy } from './rhythm';
 import type { History, Instant, LogFilters, LogPage, Status, Totals } from './types';
 
-const MOVING_MS = 1000;
-const LONGEST_MS = 60_000;
 const HISTORY_HOURS = 6;
 
 /** What is known. `problem` says why the last look failed; `status` then is that of the last one that did not. */
@@ -37,6 +36,8 @@ export class Model implements IDisposable {
   private known: State = { status: null, problem: null, history: null, totals: null };
   private looking: Promise<void> | null = null;
   private again = false;
+  private quiet = 0;
+  private watched = false;
   private readonly absent = new Set<string>(); // calls that this server does not have
   private refreshMs: number;
   private readonly api: Api;
@@ -48,7 +49,9 @@ export class Model implements IDisposable {
     this.events = options.events;
     this.refreshMs = options.refreshSeconds * 1000;
     this.events.connect(this.onEvent, this);
-    // Idle times, progress and the memory of others change without an event.
+    document.addEventListener('visibilitychange', this);
+    window.addEventListener('online', this);
+    // What notebooks and others hold changes without an event, and an event may be lost on its way.
     this.poll = new Poll({
       name: 'gpu-reclaim:status',
       factory: async () => {
@@ -66,9 +69,37 @@ export class Model implements IDisposable {
     return this.known;
   }
 
+  /** What time it is by the server's clock, which every deadline goes by. */
+  now(): Date {
+    return new Date(Date.now() + this.api.aheadMs);
+  }
+
   set refreshSeconds(seconds: number) {
     this.refreshMs = seconds * 1000;
-    this.pace();
+    this.quiet = 0;
+    this.pace(true);
+  }
+
+  /** Whether the figures that no event tells of are on screen. Once they are, they are asked for. */
+  set inSight(inSight: boolean) {
+    this.watched = inSight;
+    if (inSight) {
+      this.quiet = 0;
+      void this.look();
+    }
+  }
+
+  /** Something is being done that no event tells of, such as running a cell: do not look seldom for a while. */
+  stir(): void {
+    this.quiet = 0;
+    this.pace(false);
+  }
+
+  /** The DOM's, as `addEventListener` takes it: the page or the network is back. */
+  handleEvent(): void {
+    if (document.visibilityState === 'visible') {
+      void this.look();
+    }
   }
 
   /** Ask for the status. Asked while an answer is under way, it asks once more after it; never rejects. */
@@ -77,9 +108,7 @@ export class Model implements IDisposable {
       this.again = true;
       return this.looking;
     }
-    this.looking = this.lookUntilCurrent().finally(() => {
-      this.looking = null;
-    });
+    this.looking = this.lookUntilCurrent();
     return this.looking;
   }
 
@@ -132,12 +161,15 @@ export class Model implements IDisposable {
     }
     this.isDisposed = true;
     this.events.disconnect(this.onEvent, this);
+    document.removeEventListener('visibilitychange', this);
+    window.removeEventListener('online', this);
     this.poll.dispose();
     Signal.clearData(this);
   }
 
   private onEvent(_: Event.IManager, event: Event.Emission): void {
     if (isOurEvent(event.schema_id)) {
+      this.quiet = 0;
       void this.look();
     }
   }
@@ -146,6 +178,7 @@ export class Model implements IDisposable {
     try {
       return await call;
     } finally {
+      this.quiet = 0;
       void this.look();
     }
   }
@@ -169,25 +202,33 @@ export class Model implements IDisposable {
     do {
       this.again = false;
       try {
-        const status = await this.api.status();
-        if (this.known.problem || !tellSame(status, this.known.status)) {
-          this.set({ ...this.known, status, problem: null });
-        }
+        this.take(await this.api.status());
       } catch (error) {
+        this.quiet = 0;
         this.set({ ...this.known, problem: error instanceof ApiProblem ? error : defect(error) });
       }
     } while (this.again && !this.isDisposed);
-    this.pace();
+    this.looking = null; // at once: whoever asks from now on must not be told to wait for this look
+    this.pace(this.known.problem === null);
   }
 
-  /** Quick while bytes move or somebody waits, for the sake of progress shown. */
-  private pace(): void {
-    const moving = this.known.status?.kernels.some(
-      kernel => kernel.phase === 'reclaiming' || kernel.phase === 'restoring' || kernel.waiting > 0
-    );
-    const interval = moving ? Math.min(MOVING_MS, this.refreshMs) : this.refreshMs;
-    if (!this.isDisposed && this.poll.frequency.interval !== interval) {
-      this.poll.frequency = { ...this.poll.frequency, interval, max: Math.max(LONGEST_MS, interval) };
+  private take(status: Status): void {
+    const { status: last, problem } = this.known;
+    if (problem === null && last !== null && toldBy(status, this.watched) === toldBy(last, this.watched)) {
+      this.quiet += 1;
+      this.known = { ...this.known, status }; // with its newer sentences, for whoever draws next
+    } else {
+      this.quiet = 0;
+      this.set({ ...this.known, status, problem: null });
+    }
+  }
+
+  /** Set the time of the next look: counted from now, or else only brought forward. Failures have the poll's own pace. */
+  private pace(fromNow: boolean): void {
+    const { status } = this.known;
+    const interval = msToNextLook({ status, now: this.now(), quiet: this.quiet, refreshMs: this.refreshMs, inSight: this.watched });
+    if (!this.isDisposed && (fromNow || interval < this.poll.frequency.interval)) {
+      this.poll.frequency = { backoff: true, interval, max: Math.max(LONGEST_MS, interval) };
       void this.poll.schedule({ interval, phase: 'refreshed' });
     }
   }
@@ -199,11 +240,6 @@ export class Model implements IDisposable {
       this.changed.emit({ before, now });
     }
   }
-}
-
-/** Whether two statuses tell the same, but for when they were taken: then nothing is to be drawn anew. */
-function tellSame(one: Status, other: Status | null): boolean {
-  return other !== null && JSON.stringify({ ...one, taken_at: null }) === JSON.stringify({ ...other, taken_at: null });
 }
 
 function defect(error: unknown): ApiProblem {

@@ -76,7 +76,7 @@ export class RunningOnGpu implements IRunningSessions.IManager {
   /** By name: the panel knows its items by their place only, and a press must not hit another notebook. */
   private rows(): Row[] {
     const { status } = this.gpuReclaim.model.state;
-    const rows = status ? rowsOf(status, new Date(), this.gpuReclaim.language) : [];
+    const rows = status ? rowsOf(status, this.gpuReclaim.model.now(), this.gpuReclaim.language) : [];
     return rows.filter(row => row.state !== 'empty').sort((a, b) => a.name.localeCompare(b.name));
   }
 

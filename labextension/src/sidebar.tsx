@@ -17,9 +17,10 @@ import { cardsOf } from './select/cards';
 import { announcements } from './select/changes';
 import { keepChoices } from './select/keep';
 import { noticesOf } from './select/notices';
-import { rowsOf, type Row } from './select/rows';
-import { seriesOf, totalsOf } from './select/totals';
+import { msToNextWords, rowsOf, type Row } from './select/rows';
+import { seriesOf, totalsOf, type Series } from './select/totals';
 import { CommandIDs, SIDEBAR, type IGpuReclaim } from './tokens';
+import type { History } from './types';
 
 const HISTORY_MS = 60_000;
 const RELEASES = ['pointerup', 'pointercancel'] as const;
@@ -30,6 +31,8 @@ export class Sidebar extends ReactWidget {
   private spoken = '';
   private pressed = false;
   private order: string[] = [];
+  private clock = 0;
+  private charted: { history: History | null; series: Series | null } = { history: null, series: null };
   private readonly history: Poll;
   private readonly menu: Menu;
 
@@ -52,7 +55,7 @@ export class Sidebar extends ReactWidget {
     themes?.themeChanged.connect(this.update, this);
     this.history = new Poll({
       name: 'gpu-reclaim:history',
-      factory: () => gpuReclaim.model.lookBack(new Date()),
+      factory: () => gpuReclaim.model.lookBack(gpuReclaim.model.now()),
       frequency: { interval: HISTORY_MS, backoff: true },
       standby: () => (this.isVisible ? 'when-hidden' : true),
       auto: false
@@ -61,6 +64,7 @@ export class Sidebar extends ReactWidget {
 
   override dispose(): void {
     if (!this.isDisposed) {
+      window.clearTimeout(this.clock);
       this.history.dispose();
       this.menu.dispose();
     }
@@ -81,35 +85,47 @@ export class Sidebar extends ReactWidget {
     super.onAfterAttach(message);
     this.node.addEventListener('pointerdown', this);
     RELEASES.forEach(release => window.addEventListener(release, this)); // a press may end anywhere
+    this.gpuReclaim.model.inSight = this.isVisible;
   }
 
   protected override onBeforeDetach(message: Message): void {
     this.node.removeEventListener('pointerdown', this);
     RELEASES.forEach(release => window.removeEventListener(release, this));
+    this.pressed = false; // its end is not heard of any more
+    this.gpuReclaim.model.inSight = false;
     super.onBeforeDetach(message);
   }
 
   protected override onUpdateRequest(message: Message): void {
     if (!this.pressed) {
       super.onUpdateRequest(message);
+      this.tellTime();
     }
   }
 
   protected override onAfterShow(message: Message): void {
     super.onAfterShow(message);
     void this.history.refresh();
-    void this.gpuReclaim.model.look();
+    this.gpuReclaim.model.inSight = true;
     this.update();
+  }
+
+  protected override onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this.gpuReclaim.model.inSight = false;
   }
 
   protected override render(): JSX.Element {
     const { language, model, preferences } = this.gpuReclaim;
     const { status, history } = model.state;
-    const now = new Date();
+    const now = model.now();
     const held = this.node.querySelector(IN_HAND) ? this.order : [];
     const rows = status ? rowsOf(status, now, language, held) : [];
     this.order = rows.map(row => row.kernelId);
-    const series = seriesOf(history);
+    if (history !== this.charted.history) {
+      this.charted = { history, series: seriesOf(history) }; // a chart is drawn anew for each new series
+    }
+    const { series } = this.charted;
     const chart = series && (
       <Chart key={`${this.themes?.theme} ${preferences.units}`} series={series} units={preferences.units} trans={language.trans} />
     );
@@ -138,7 +154,7 @@ export class Sidebar extends ReactWidget {
       const { model, language } = this.gpuReclaim;
       const policy = model.state.status?.policy;
       this.menu.clearItems();
-      for (const { label, seconds } of policy ? keepChoices(policy, new Date(), language.trans) : []) {
+      for (const { label, seconds } of policy ? keepChoices(policy, model.now(), language.trans) : []) {
         this.menu.addItem({ command: CommandIDs.keep, args: { kernelId: row.kernelId, seconds, label } });
       }
       const { left, bottom } = button.getBoundingClientRect();
@@ -148,6 +164,16 @@ export class Sidebar extends ReactWidget {
 
   private execute(command: string, row: Row): void {
     void this.commands.execute(command, { kernelId: row.kernelId });
+  }
+
+  /** Draw again when a sentence has changed with the time alone. */
+  private tellTime(): void {
+    const { model } = this.gpuReclaim;
+    const pause = model.state.status && msToNextWords(model.state.status, model.now());
+    window.clearTimeout(this.clock);
+    if (pause !== null && this.isVisible) {
+      this.clock = window.setTimeout(() => this.update(), pause);
+    }
   }
 
   private onChange(_: Model, { before, now }: Change): void {

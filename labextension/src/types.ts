@@ -71,6 +71,7 @@ export interface Kernel {
 export interface Policy {
   mode: 'on' | 'dry_run' | 'off';
   max_pin_seconds?: number;
+  warn_before_seconds?: number;
   [setting: string]: unknown;
 }
 

@@ -46,6 +46,15 @@ describe('the golden status', () => {
     expect(rows[1]?.why).toContain('Held by running.ipynb (40.0 GiB), growing.ipynb (20.0 GiB), another user (15.0 GiB).');
   });
 
+  it('says what changes with the time alone in the words of the server', () => {
+    const timed = status.kernels.filter(
+      ({ decision }) => decision.act === 'warn' || ['recently_active', 'running'].includes(decision.reason)
+    );
+    const whys = new Map(rows.map(row => [row.kernelId, row.why]));
+    expect(timed.map(kernel => whys.get(kernel.kernel_id))).toEqual(timed.map(kernel => kernel.explanation));
+    expect(timed.length).toBeGreaterThan(3);
+  });
+
   it('shares out each GPU to the last byte', () => {
     for (const card of cardsOf(status, language)) {
       expect(card.segments.reduce((total, segment) => total + segment.share, 0)).toBeCloseTo(1, 12);

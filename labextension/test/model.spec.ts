@@ -83,9 +83,28 @@ describe('the model', () => {
     server.answers.set('GET status', { code: 200, body: aStatus(undefined, { taken_at: instant(5) }) });
     await model.look();
     expect(changes).toBe(0);
-    server.answers.set('GET status', { code: 200, body: aStatus([aKernel({ explanation: 'Idle for 7 min.' })]) });
+    server.answers.set('GET status', { code: 200, body: aStatus([aKernel({ due_at: null })]) });
     await model.look();
     expect(changes).toBe(1);
+  });
+
+  it('has the newest sentences even where they are no news', async () => {
+    await model.look();
+    server.answers.set('GET status', { code: 200, body: aStatus([aKernel({ explanation: 'Idle for 7 min.' })]) });
+    await model.look();
+    expect(model.state.status?.kernels[0]?.explanation).toBe('Idle for 7 min.');
+  });
+
+  it('goes by the clock of the server', async () => {
+    const ahead = async (ms: number | null): Promise<number> => {
+      server.aheadMs = ms;
+      await model.look();
+      return Math.round((model.now().getTime() - Date.now()) / 60_000);
+    };
+    expect(await ahead(-180_000)).toBe(-3);
+    expect(await ahead(1000)).toBe(0);
+    expect(await ahead(3_600_000)).toBe(60);
+    expect(await ahead(null)).toBe(0);
   });
 
   it('keeps the last status when the server goes away, says why, and recovers', async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { ApiProblem, type ProblemKind } from '../src/api';
-import { announcements, newWarnings } from '../src/select/changes';
+import { announcements } from '../src/select/changes';
 import { indicatorOf, statusBarOf } from '../src/select/indicator';
 import { noticesOf } from '../src/select/notices';
 import { aKernel, aReclaimedKernel, aState, aStatus, instant, language, NOW } from './worlds';
@@ -65,14 +65,6 @@ describe('what is new', () => {
 
   it('is not said for what a person sees for the first time', () => {
     expect(announcements(aState({ status: null }), after(), language)).toEqual([]);
-  });
-
-  it('is a warning only when it is another than before', () => {
-    const warned = (at: string | null) => after(aKernel({ warned_at: at }));
-    expect(newWarnings(before, warned(instant(0)))).toHaveLength(1);
-    expect(newWarnings(warned(instant(0)), warned(instant(0)))).toEqual([]);
-    expect(newWarnings(warned(instant(0)), warned(instant(60)))).toHaveLength(1);
-    expect(newWarnings(warned(instant(0)), warned(null))).toEqual([]);
   });
 });
 

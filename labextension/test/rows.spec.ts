@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { rowOf, rowsOf, type RowState } from '../src/select/rows';
+import { msToNextWords, rowOf, rowsOf, type RowState } from '../src/select/rows';
 import type { Kernel } from '../src/types';
 import { aKernel, aReclaimedKernel, aStatus, GIB, GPU, instant, language, NOW } from './worlds';
 
@@ -35,7 +35,30 @@ describe('a row', () => {
   });
 
   it('gives the reason in the words of the server, whatever the reason is', () => {
-    expect(row(aKernel({ explanation: 'A DataLoader worker still uses the GPU.' })).why).toBe('A DataLoader worker still uses the GPU.');
+    const busy = aKernel({ decision: keep('background_work'), explanation: 'A DataLoader worker still uses the GPU.' });
+    expect(row(busy).why).toBe('A DataLoader worker still uses the GPU.');
+  });
+
+  it('goes on counting while the server is not asked', () => {
+    const whyIn = (kernel: Kernel, seconds: number) => rowOf(kernel, policy, new Date(instant(seconds)), language).why;
+    expect(whyIn(aKernel(), 0)).toBe('Idle for 6 min; reclaimed in 14 min unless used.');
+    expect(whyIn(aKernel(), 800)).toBe('Idle for 19 min; reclaimed in 40 s unless used.');
+    expect(whyIn(aKernel({ due_at: null }), 60)).toBe('Idle for 7 min.');
+    expect(whyIn(aKernel({ phase_since: instant(-60) }), 0)).toContain('Idle for 1 min;');
+    expect(whyIn(aKernel({ running_since: instant(-40), decision: keep('running') }), 20)).toBe('Code has been running for 1 min.');
+  });
+
+  it('is drawn again with the time only where its words change', () => {
+    const pause = (kernel: Kernel) => msToNextWords(aStatus([kernel]), NOW);
+    expect(pause(aReclaimedKernel())).toBeNull();
+    expect(pause(aKernel({ decision: keep('background_work') }))).toBeNull();
+    expect(pause(aKernel())).toBe(30_000);
+    expect(pause(aKernel({ due_at: instant(100) }))).toBe(5000);
+  });
+
+  it('says that it runs where nobody knows yet what could move it', () => {
+    const first = aKernel({ running_since: instant(-40), mechanism: null, decision: keep('running') });
+    expect(row(first)).toMatchObject({ state: 'running', why: 'Code has been running for 40 s.', canReclaim: false });
   });
 
   it('says until when a kernel is kept, and that it can be taken back', () => {

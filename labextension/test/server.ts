@@ -21,6 +21,8 @@ export class TestServer {
   readonly answers = new Map<string, Answer>();
   readonly events = new Stream<Event.IManager, Event.Emission>({} as Event.IManager);
   readonly api: Api;
+  /** By how much its clock is ahead; null: it does not say what time it is. */
+  aheadMs: number | null = null;
 
   constructor() {
     const fetch = async (input: RequestInfo | URL): Promise<Response> => this.answer(input as Request);
@@ -46,6 +48,7 @@ export class TestServer {
       throw answer;
     }
     const body = answer.text ?? (answer.body === undefined ? null : JSON.stringify(answer.body));
-    return new Response(body, { status: answer.code });
+    const headers: HeadersInit = this.aheadMs === null ? {} : { Date: new Date(Date.now() + this.aheadMs).toUTCString() };
+    return new Response(body, { status: answer.code, headers });
   }
 }

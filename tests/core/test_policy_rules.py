@@ -35,6 +35,7 @@ LATER = NOW + timedelta(hours=1)
         ({"managed": False}, Reason.UNMANAGED),
         ({"footprint": {}}, Reason.NO_GPU_MEMORY),
         ({"mechanism": None}, Reason.UNSUPPORTED),
+        ({"mechanism": None, "running_since": NOW}, Reason.RUNNING),
         ({"running_since": NOW}, Reason.RUNNING),
         ({"waiting": 1}, Reason.RUNNING),
         ({"background_work": ("thread",)}, Reason.BACKGROUND_WORK),

@@ -145,6 +145,39 @@ WRITTEN_BY: dict[str, tuple[list[str], list[Transition]]] = {
             ),
         ],
     ),
+    "0004": (
+        [
+            """INSERT INTO reclaim_transitions (id, at, kernel_id, event, phase, episode_id, reason, label, owner,
+                 mechanism, footprint, moved_bytes, freed_bytes, unmovable, took_seconds, detail, actor, simulated,
+                 framework, driver)
+               VALUES ('row-5', '2026-11-26 17:00:00.000000', 'kernel-1', 'restore_done', 'resident', 'episode-1',
+               'idle', 'train.ipynb', 'ada', 'torch_offload', '{"GPU-1": 1024}', 1024, '{}', '{}', 0.5,
+               '', '', 0, 'torch 2.13.0', '580.65.06')
+            """,
+            """INSERT INTO reclaim_transition_gpus (gpu_uuid, at, sequence)
+               SELECT 'GPU-1', at, sequence FROM reclaim_transitions
+            """,
+        ],
+        [
+            Transition(
+                id="row-5",
+                at=datetime(2026, 11, 26, 17, tzinfo=UTC),
+                kernel_id="kernel-1",
+                event=Event.RESTORE_DONE,
+                phase=Phase.RESIDENT,
+                episode_id="episode-1",
+                reason=Reason.IDLE,
+                label="train.ipynb",
+                owner="ada",
+                mechanism="torch_offload",
+                framework="torch 2.13.0",
+                driver="580.65.06",
+                footprint={"GPU-1": 1024},
+                moved_bytes=1024,
+                took=timedelta(seconds=0.5),
+            ),
+        ],
+    ),
 }
 
 

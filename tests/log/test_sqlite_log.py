@@ -195,15 +195,45 @@ async def test_instants_that_are_none(log: SqlReclaimLog) -> None:
         ({"reason": Reason.IDLE}, "reclaim_transitions_reason"),
         ({"gpu": "GPU-1"}, "sqlite_autoindex_reclaim_transition_gpus_1"),
         ({"gpu": "GPU-1", "since": NOON}, "sqlite_autoindex_reclaim_transition_gpus_1"),
+        ({"whose": "ada", "label": "a.ipynb"}, "reclaim_transitions_label"),
+        ({"whose": "ada", "kernel_id": "k", "gpu": "GPU-1"}, "sqlite_autoindex_reclaim_transition_gpus_1"),
     ],
 )
 async def test_pages_are_read_off_an_index(log: SqlReclaimLog, file: Path, filters: dict, index: str) -> None:
     """The first page and a later one come from the index made for the filter, in order: nothing is sorted."""
     await log.append([row(n, reason=Reason.IDLE, footprint={"GPU-1": 1}, kernel_id="k") for n in range(1, 4)])
+    for plan in await plans_of(log, file, filters):
+        assert index in plan[0], plan
+        assert not [step for step in plan if "TEMP B-TREE" in step], plan
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"whose": "ada"},
+        {"owner": "ada", "reason": Reason.IDLE},
+        {"whose": "ada", "mechanism": "torch_offload"},
+        {"whose": "ada", "events": [Event.LOST, Event.PINNED], "since": NOON},
+        {"whose": "ada", "gpu": "GPU-1"},
+    ],
+)
+async def test_one_users_pages_are_read_off_an_index(log: SqlReclaimLog, file: Path, filters: dict) -> None:
+    """Which of a user's rows pass is told from their index alone; then no more than a page is read, and sorted."""
+    await log.append([row(n) for n in range(1, 4)])
+    for plan in await plans_of(log, file, filters):
+        looked_at = [step for step in plan if "reclaim_transitions " in step]
+        assert looked_at[0] == "SEARCH reclaim_transitions USING INTEGER PRIMARY KEY (rowid=?)", plan
+        assert all("COVERING INDEX reclaim_transitions_owner" in step for step in looked_at[1:]), plan
+        assert [step for step in plan if "TEMP B-TREE" in step] == plan[-1:], plan
+
+
+async def plans_of(log: SqlReclaimLog, file: Path, filters: dict) -> list[list[str]]:
+    """How SQLite would find the first page and a later one: the steps of each."""
     asked: list[tuple[str, tuple]] = []
 
     def note(_connection: object, _cursor: object, statement: str, parameters: tuple, *_: object) -> None:
-        asked.append((statement, parameters))
+        if "SELECT" in statement:
+            asked.append((statement, parameters))
 
     _, after = await log.query(limit=1)
     event.listen(Engine, "before_cursor_execute", note)
@@ -212,10 +242,11 @@ async def test_pages_are_read_off_an_index(log: SqlReclaimLog, file: Path, filte
         await log.query(**filters, after=after)
     finally:
         event.remove(Engine, "before_cursor_execute", note)
+    assert len(asked) == 2
     with sqlite3.connect(file) as other:
-        for statement, parameters in [one for one in asked if "SELECT" in one[0]]:
-            plan = [step[3] for step in other.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-            assert index in plan[0], plan
-            assert not [step for step in plan if "TEMP B-TREE" in step], plan
+        plans = [
+            [step[3] for step in other.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            for statement, parameters in asked
+        ]
     other.close()
-    assert len([one for one in asked if "SELECT" in one[0]]) == 2
+    return plans

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jupyter_gpu_reclaim.core.model import Phase, Policy, Transition
 from jupyter_gpu_reclaim.core.phase import advance
 from jupyter_gpu_reclaim.plan.costs import GIB, Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
-from jupyter_gpu_reclaim.plan.replay import placed, replay
+from jupyter_gpu_reclaim.plan.homes import placed
+from jupyter_gpu_reclaim.plan.outside import Outside
+from jupyter_gpu_reclaim.plan.replay import replay
 from jupyter_gpu_reclaim.plan.seat import State, instant, microseconds
 from jupyter_gpu_reclaim.plan.tally import Tally
 from jupyter_gpu_reclaim.plan.trace import SECOND, Trace, TraceKernel
@@ -113,18 +115,20 @@ def test_equal_arguments_give_equal_replays(wanted, policy):
     assert content(plain) == content(watched)
 
 
-@given(st.lists(cells, max_size=12), st.integers(1, 5))
-def test_each_kernel_has_one_home(wanted, gpus):
-    """Whatever the number of GPUs, every kernel is given to exactly one."""
-    homes = placed(team(wanted).kernels, gpus)
+@given(st.lists(cells, max_size=12), st.integers(1, 5), st.integers(0, 2))
+def test_each_kernel_has_one_home(wanted, gpus, places):
+    """Whatever the number of GPUs, every kernel is given to exactly one; with running places, in even numbers."""
+    homes = placed(team(wanted).kernels, gpus, places)
     assert len(homes) == gpus
+    assert not places or max(map(len, homes)) - min(map(len, homes)) <= 1
     assert sorted(k.kernel_id for home in homes for k in home) == sorted(f"k{n}" for n in range(len(wanted)))
 
 
 def changing(trace: Trace, policy: Policy, later: list, ends: dict, witness=None, rows=None) -> Tally:
     """A replay on one GPU in which the policy changes and kernels end."""
     (home,) = placed(trace.kernels, 1)
-    return GpuReplay("GPU-0", home, SPAN, policy, MACHINE, 5.0, witness, rows, later=later, ends=ends).run()
+    outside = Outside(later=later, ends=ends)
+    return GpuReplay("GPU-0", home, SPAN, policy, MACHINE, 5.0, witness, rows, outside).run()
 
 
 @settings(max_examples=40, deadline=None)
@@ -154,7 +158,16 @@ def test_what_ends_holds_nothing_any_more(wanted, policy, later, ends):
     assert legal(rows)
 
 
+ROOM_AFTER_30 = Policy(
+    idle_after=timedelta(minutes=1), warn_before=timedelta(0), pressure_idle_after=timedelta(seconds=30),
+    cooldown=timedelta(0), restore_timeout=timedelta(0),
+)  # fmt: skip
+
+
 @settings(max_examples=25, deadline=None)
+@example(  # the second kernel's second cell gives back what the third waits for
+    [[(0, 0, 15 * GIB // 2)], [(0, 0, 8 * GIB), (0, 0, 0)], [(0, 0, 8 * GIB)]], ROOM_AFTER_30, 8
+)
 @given(st.lists(cells, min_size=1, max_size=5), policies, st.integers(0, SPAN // (5 * SECOND)))
 def test_the_same_policy_again_changes_nothing(wanted, policy, tick):
     """A policy that takes its own place at any tick leaves every wait, move and byte as it was."""

@@ -56,10 +56,15 @@ class Lab:
         """What GET status says."""
         return self._portal.call(self.server.status)
 
-    def until(self, condition: Callable[[dict[str, Any], datetime], Any], notebook: str) -> dict[str, Any]:
+    def until(
+        self,
+        condition: Callable[[dict[str, Any], datetime], Any],
+        notebook: str,
+        seconds: float = DEADLINE_SECONDS,
+    ) -> dict[str, Any]:
         """The row of a notebook's kernel in the status, once `condition(row, taken_at)` holds for it."""
         row: dict[str, Any] | None = None
-        end = time.monotonic() + DEADLINE_SECONDS
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             status = self.status()
             row = next((kernel for kernel in status["kernels"] if kernel["label"] == notebook), None)

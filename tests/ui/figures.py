@@ -1,7 +1,8 @@
 """`python tests/ui/figures.py [minutes]`: what the page costs, for docs/bench.md. Wants a machine to itself.
 
 The bundle's bytes; the time from a reclaim's row in the log to its badge on screen; and the processor time of the
-page's process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open, taking turns.
+page's process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open, taking turns. To
+each a profile of another while says what runs: scripts of ours and of all, and how often they ask our server part.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
@@ -25,7 +27,10 @@ BUILT = Path(__file__).parents[2] / "jupyter_gpu_reclaim" / "labextension" / "st
 FILL = "import torch\nx = torch.arange(16 * 2**20, dtype=torch.float32).to('simgpu')"
 TIMES = 10
 ROUNDS = 3
-SETTLED_SECONDS = 10
+SETTLED_SECONDS = 45  # the page looks at the status ever more seldom, in the end once a minute
+PROFILED_SECONDS = 60
+OURS = "/extensions/jupyter-gpu-reclaim/"
+AT_REST = ("(root)", "(idle)", "(program)")
 WAYS = ("without us", "with us", "with our sidebar open")
 NOTE_THE_BADGE = """() => {
     window.badgeAt = 0;
@@ -68,8 +73,8 @@ def processor_seconds(browser: Browser) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def idle_percent(server: Lab, browser: Browser, way: str, seconds: float) -> float:
-    """Percent of one core that an untouched page with a notebook takes."""
+def idle_percent(server: Lab, browser: Browser, way: str, seconds: float, profiled: bool) -> float:
+    """Percent of one core that an untouched page with a notebook takes; what it does then is printed, if `profiled`."""
     set_disabled(server, way == WAYS[0])
     page = open_page(browser, server, "lab?reset")
     open_notebook(page, "fill.ipynb")
@@ -79,8 +84,40 @@ def idle_percent(server: Lab, browser: Browser, way: str, seconds: float) -> flo
     before, began = processor_seconds(browser), time.monotonic()
     page.wait_for_timeout(1000 * seconds)
     used, took = processor_seconds(browser) - before, time.monotonic() - began
+    if profiled:
+        print(f"idle page {way}, in {PROFILED_SECONDS} s: {what_runs(page)}", flush=True)
     page.close()
     return 100 * used / took
+
+
+def what_runs(page: Page) -> str:
+    """What scripts do in `PROFILED_SECONDS`: milliseconds of all and of ours, our functions, and our calls."""
+    calls: list[str] = []
+    page.on(
+        "request", lambda request: calls.append(request.url) if "/gpu-reclaim/api/" in request.url else None
+    )
+    session = page.context.new_cdp_session(page)
+    session.send("Profiler.enable")
+    session.send("Profiler.start")
+    page.wait_for_timeout(1000 * PROFILED_SECONDS)
+    profile = session.send("Profiler.stop")["profile"]
+    session.detach()
+    frames = {node["id"]: node["callFrame"] for node in profile["nodes"]}
+    spent: Counter[str] = Counter()
+    ours = 0
+    for node, microseconds in zip(profile["samples"], profile["timeDeltas"], strict=True):
+        frame = frames[node]
+        if frame["functionName"] not in AT_REST:
+            spent["all"] += microseconds
+            if OURS in frame["url"]:
+                ours += microseconds
+                spent[frame["functionName"] or "(anonymous)"] += microseconds
+    all_scripts = spent.pop("all", 0)
+    functions = ", ".join(f"{name} {used / 1000:.1f}" for name, used in spent.most_common(5))
+    asked = Counter(url.partition("/gpu-reclaim/api/")[2].partition("?")[0] for url in calls)
+    return (
+        f"scripts {all_scripts / 1000:.0f} ms, ours {ours / 1000:.1f} ms ({functions}); asked {dict(asked)}"
+    )
 
 
 def set_disabled(server: Lab, disabled: bool) -> None:
@@ -114,9 +151,10 @@ def main(minutes: float) -> None:
             flush=True,
         )
         percents: dict[str, list[float]] = {way: [] for way in WAYS}
-        for _ in range(ROUNDS if minutes else 0):
+        for turn in range(ROUNDS if minutes else 0):
             for way in WAYS:
-                percents[way].append(idle_percent(server, browser, way, 60 * minutes / ROUNDS))
+                seconds = 60 * minutes / ROUNDS
+                percents[way].append(idle_percent(server, browser, way, seconds, profiled=turn == 0))
                 print(f"idle page {way}: {percents[way][-1]:.2f} % of one core", flush=True)
         for way, found in percents.items():
             if found:

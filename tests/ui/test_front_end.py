@@ -20,7 +20,8 @@ MOST_BYTES = 150_000
 MAY_IMPORT = {
     "types": set(),
     "api": {"types"},
-    "model": {"api", "types"},
+    "rhythm": {"types"},
+    "model": {"api", "rhythm", "types"},
     "select": {"select", "model", "api", "types"},
     "components": {"components", "select", "types"},
 }

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from jupyter_gpu_reclaim.bench import Figure, Refused
 from jupyter_gpu_reclaim.bench.log.databases import Postgresql, Sqlite
-from jupyter_gpu_reclaim.bench.log.ingest import COLUMNS, START, insert, transition, values
+from jupyter_gpu_reclaim.bench.log.ingest import COLUMNS, REASONS, START, insert, transition, values
 from jupyter_gpu_reclaim.core.model import Event, Reason
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
 
@@ -63,6 +63,27 @@ def filters(rows: int) -> Iterator[tuple[str, Callable[[int], tuple[dict[str, An
             {"gpu": f"GPU-{n % 8}"},
             "JOIN reclaim_transition_gpus g ON g.sequence = t.sequence AND g.at = t.at WHERE g.gpu_uuid = ?",
             [f"GPU-{n % 8}"],
+        ),
+    )
+    # A user here has one reason only: half of these pages are full, half are empty.
+    yield (
+        "whose, none",
+        lambda n: ({"whose": f"user-{n}"}, "WHERE t.owner = ?", [f"user-{n}"]),
+    )
+    yield (
+        "whose, reason",
+        lambda n: (
+            {"whose": f"user-{n}", "reason": REASONS[-(n + n % 2) % 4]},
+            "WHERE t.owner = ? AND t.reason = ?",
+            [f"user-{n}", REASONS[-(n + n % 2) % 4].value],
+        ),
+    )
+    yield (
+        "whose, event",
+        lambda n: (
+            {"whose": f"user-{n}", "events": [Event.RESTORE_DONE]},
+            "WHERE t.owner = ? AND t.event = ?",
+            [f"user-{n}", "restore_done"],
         ),
     )
 

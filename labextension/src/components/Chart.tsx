@@ -8,6 +8,8 @@ import type { Series } from '../select/totals';
 import { bytesInWords, type Units } from '../select/words';
 
 const HEIGHT = 72;
+const MINUTE = 60;
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180].map(minutes => minutes * MINUTE); // no two labels are the same
 
 export interface ChartProps {
   series: Series;
@@ -63,6 +65,13 @@ export function Chart({ series, units, trans }: ChartProps): JSX.Element {
   );
 }
 
+/** Steps of the axis of bytes, so that its labels are round in the units that they are in. */
+function byteSteps(units: Units): number[] {
+  const steps = units === 'binary' ? [1, 2, 4, 8] : [1, 2, 5];
+  const base = units === 'binary' ? 16 : 10;
+  return Array.from({ length: 15 }, (_, power) => steps.map(step => step * base ** power)).flat();
+}
+
 function timeOfDay(seconds: number): string {
   return new Date(seconds * 1000).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
 }
@@ -83,8 +92,14 @@ function optionsFor(host: HTMLElement, units: Units, trans: TranslationBundle): 
     cursor: { show: false },
     scales: { y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] } },
     axes: [
-      { ...axis, size: 18, space: 60, values: (_, ticks) => ticks.map(timeOfDay) },
-      { ...axis, size: 52, space: 26, values: (_, ticks) => ticks.map(tick => (tick ? bytesInWords(tick, units) : '')) }
+      { ...axis, size: 18, space: 60, incrs: TIME_STEPS, values: (_, ticks) => ticks.map(timeOfDay) },
+      {
+        ...axis,
+        size: 52,
+        space: 18,
+        incrs: byteSteps(units),
+        values: (_, ticks) => ticks.map(tick => (tick ? bytesInWords(tick, units) : ''))
+      }
     ],
     series: [
       {},

@@ -62,7 +62,7 @@ interface LineProps {
 function Line({ row, open, onOpen, trans }: LineProps): JSX.Element {
   return (
     <tr data-tone={row.tone} data-row={row.id}>
-      <td>{row.at}</td>
+      <td className="jp-GpuReclaimLog-figure">{row.at}</td>
       <td title={row.path}>{row.notebook}</td>
       <td>
         <button type="button" aria-expanded={open} onClick={() => onOpen(row.id)}>

@@ -1,7 +1,7 @@
 /** What is new between two looks. Pure. */
 
 import type { State } from '../model';
-import type { Kernel } from '../types';
+import type { Kernel, Status } from '../types';
 import { badgeOf, stateOf } from './rows';
 import { nameIn, type Language } from './words';
 
@@ -23,8 +23,7 @@ export function announcements(before: State, now: State, language: Language): st
   });
 }
 
-/** Kernels that were warned about since the look before, with when they are reclaimed. */
-export function newWarnings(before: State, now: State): Kernel[] {
-  const warned = new Map(before.status?.kernels.map(kernel => [kernel.kernel_id, kernel.warned_at]));
-  return (now.status?.kernels ?? []).filter(kernel => kernel.warned_at && kernel.warned_at !== warned.get(kernel.kernel_id));
+/** Kernels whose users are warned that they are about to be reclaimed. */
+export function warnedOf(status: Status): Kernel[] {
+  return status.kernels.filter(kernel => kernel.phase === 'resident' && kernel.warned_at);
 }

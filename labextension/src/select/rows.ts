@@ -2,7 +2,7 @@
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { Kernel, Policy, Status } from '../types';
+import type { Instant, Kernel, Policy, Status } from '../types';
 import { bytesInWords, nameIn, placeInWords, spanInWords, timeInWords, type Language, type Units } from './words';
 
 /** What a kernel looks like to its user; `phase` is only where its bytes are. */
@@ -38,6 +38,8 @@ const ORDER: readonly RowState[] = [
   'reclaimed',
   'empty'
 ];
+const SECONDS_TOLD_MS = 5000;
+const MINUTES_TOLD_MS = 30_000;
 const BUSY_REASONS = ['running', 'gpu_busy'];
 // All is well with it, and it will be reclaimed in its time.
 const SETTLED_REASONS = ['recently_active', 'cooldown', 'thrashing', 'already_resident', 'turn', 'in_flight', 'dry_run'];
@@ -160,7 +162,48 @@ function whyOf(kernel: Kernel, state: RowState, now: Date, { trans, units }: Lan
     return [kernel.explanation, holdersOf(kernel, trans, units), estimateOf(kernel, trans)].filter(Boolean).join(' ');
   }
   // The badge has the figures already.
-  return progressOf(kernel) === null ? kernel.explanation : '';
+  return progressOf(kernel) === null ? (timeTold(kernel, now, trans) ?? kernel.explanation) : '';
+}
+
+/**
+ * The server's sentence where it changes with the time alone, as the server would have it now; null: it does not.
+ * (`core/explain.py` has it first; a test holds this against what it says.)
+ */
+function timeTold(kernel: Kernel, now: Date, trans: TranslationBundle): string | null {
+  const since = idleSince(kernel);
+  if (isTimed(kernel) && kernel.running_since !== null) {
+    return trans.__('Code has been running for %1.', spanInWords(secondsSince(now, kernel.running_since)));
+  }
+  if (!isTimed(kernel) || since === null) {
+    return null;
+  }
+  const idle = spanInWords(secondsSince(now, since));
+  return kernel.due_at === null
+    ? trans.__('Idle for %1.', idle)
+    : trans.__('Idle for %1; reclaimed in %2 unless used.', idle, spanInWords(-secondsSince(now, kernel.due_at)));
+}
+
+/** Milliseconds until a sentence may have changed with the time alone; null: there is none that does. */
+export function msToNextWords(status: Status, now: Date): number | null {
+  const instants = status.kernels.filter(isTimed).flatMap(kernel => [kernel.running_since ?? idleSince(kernel), kernel.due_at]);
+  const spans = instants.filter(at => at !== null).map(at => Math.abs(secondsSince(now, at)));
+  if (spans.length === 0) {
+    return null;
+  }
+  return Math.min(...spans) < 120 ? SECONDS_TOLD_MS : MINUTES_TOLD_MS;
+}
+
+function isTimed({ decision, running_since }: Kernel): boolean {
+  return decision.reason === 'recently_active' || decision.act === 'warn' || (decision.reason === 'running' && running_since !== null);
+}
+
+/** Since when it is idle: whoever asked for its restore is about to use it. */
+function idleSince({ last_active_at, phase_since }: Kernel): Instant | null {
+  return last_active_at !== null && phase_since !== null && new Date(phase_since) > new Date(last_active_at) ? phase_since : last_active_at;
+}
+
+function secondsSince(now: Date, since: Instant): number {
+  return (now.getTime() - Date.parse(since)) / 1000;
 }
 
 function holdersOf(kernel: Kernel, trans: TranslationBundle, units: Units): string {
