@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo lab hub-demo test lint pre-commit coverage bench docs docs-links screenshots wheel-test binder-test
-.PHONY: compat clean
+.PHONY: compat hub-test clean
 
 demo: .venv/demo
 	$(BIN)/jupyter gpu-reclaim demo
@@ -23,10 +23,11 @@ test: .venv/test
 bench: .venv-bench/bench
 	.venv-bench/bin/jupyter gpu-reclaim bench
 
-# The pictures of docs/users.md; needs Chromium.
+# The pictures of docs/users.md and docs/operators.md; needs Chromium.
 screenshots: .venv/test
 	mkdir -p docs/images
 	$(BIN)/python tests/ui/screenshots.py docs/images
+	$(BIN)/python tests/hub/pictures.py docs/images
 
 # Strictly: a warning is an error. The pages are in docs/build/html.
 docs: .venv/docs
@@ -54,6 +55,13 @@ compat:
 	.venv-compat/bin/pip install --quiet --upgrade pip
 	.venv-compat/bin/pip install --quiet 'jupyter_server[test]' ipykernel 'nbclient[test]'
 	$(PYTHON) tests/compat/compare.py .venv-compat/bin/python .venv-compat/sdists docs/compat.md
+
+# The hub's tests with another JupyterHub than the newest.
+HUB ?= jupyterhub<6
+hub-test: export SKIP_JUPYTER_BUILDER := 1
+hub-test: .venv-hub/bin/pip
+	.venv-hub/bin/pip install --quiet --editable '.[hub-demo,test]' '$(HUB)'
+	.venv-hub/bin/python -m pytest tests/hub
 
 # `make pre-commit` has git do the same before each commit.
 lint: .venv/lint node_modules/.package-lock.json
@@ -99,4 +107,4 @@ coverage: .venv/test .venv/coverage
 	touch $@
 
 clean:
-	rm -rf .venv .venv-bench .venv-compat
+	rm -rf .venv .venv-bench .venv-compat .venv-hub

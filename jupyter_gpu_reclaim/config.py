@@ -8,7 +8,7 @@ from typing import Any
 
 from traitlets import Dict, Enum, Float, Int, List, Unicode, Union
 
-from jupyter_gpu_reclaim.core.model import Policy
+from jupyter_gpu_reclaim.core.model import OF_RULES, Policy
 from jupyter_gpu_reclaim.log_config import LogTraits
 
 _DEFAULT = Policy()
@@ -251,7 +251,8 @@ class PolicyTraits(LogTraits):
 
     def to_policy(self) -> Policy:
         """The policy these settings make. Each setting was validated when it was set (`TraitError`)."""
-        return Policy(**{name: self._policy_value(name) for name in Policy.__dataclass_fields__})
+        names = [name for name in Policy.__dataclass_fields__ if name not in OF_RULES]
+        return Policy(**{name: self._policy_value(name) for name in names})
 
     @property
     def verify_episodes(self) -> int | None:

@@ -71,6 +71,7 @@ NOT_RUN = {
     "make compat": "runs other projects' suites, for many minutes",
     "make wheel-test": "builds and installs the wheel; tests/ui/test_wheel.py shows a wheel's sidebar",
     "make hub-demo": "runs until it is ended; tests/hub drives the same hub",
+    "make hub-test": "makes an environment of its own, and runs tests/hub in it for minutes",
     ".venv/bin/python tests/ui/figures.py": "measures for minutes; tests/ui drives the same pages",
     "make .venv/test": _TESTS,
     "make test": _TESTS,

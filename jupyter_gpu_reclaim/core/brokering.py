@@ -21,7 +21,7 @@ def asked(
 ) -> tuple[dict[Key, dict[str, int]], set[tuple[Key, str]]]:
     """Bytes that each server is to see free on each GPU, as pressure from outside, and the kernels meant by it.
 
-    First the servers of lower priority, then whoever has been idle longest, as many as make the room. Kernels in
+    First the kernels of lower priority, then whoever has been idle longest, as many as make the room. Kernels in
     `passed_over`, as (server's key, kernel id), have been asked for before and did not give way.
     """
     fleet = tuple(servers)
@@ -82,10 +82,16 @@ def _idle_on(
     idle = [
         (server, kernel)
         for server in servers
-        if server.patience.mode == "on"
+        if server.patience.mode != "dry_run"  # of one that is off, kernels of some kernelspecs may be on
         for kernel in server.kernels
-        if kernel.footprint.get(uuid, 0) > 0 and kernel.gives_way(now, server.patience.pressure_idle_after)
+        if kernel.footprint.get(uuid, 0) > 0 and server.gives_way(kernel, now)
     ]
     return sorted(
-        idle, key=lambda found: (found[0].priority, found[1].idle_since, found[0].key, found[1].kernel_id)
+        idle,
+        key=lambda found: (
+            found[0].priority_of(found[1]),
+            found[1].idle_since,
+            found[0].key,
+            found[1].kernel_id,
+        ),
     )

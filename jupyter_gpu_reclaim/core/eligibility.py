@@ -57,6 +57,11 @@ def spare_for(holding: Holding, now: datetime) -> timedelta:
     return idle_for(holding, now)
 
 
+def spare_after(policy: Policy) -> timedelta:
+    """How long a kernel must have been idle, in the sense of `spare_for`, to give way to somebody who needs room."""
+    return min(policy.pressure_idle_after, policy.idle_after)
+
+
 def warning_span(policy: Policy) -> timedelta:
     """Time from the warning to the reclaim for idleness, at most half of `idle_after`; zero: nobody is warned.
 

@@ -44,6 +44,7 @@ class FleetKernel:
     background_work: tuple[str, ...] | None = None
     gpu_busy: bool | None = None
     mechanism: str | None = None
+    pressure_idle_after: timedelta | None = None  # by a rule for its kernelspec; None: as its server's
 
     @property
     def footprint_bytes(self) -> int:
@@ -104,11 +105,21 @@ class FleetServer:
     groups: frozenset[str] = frozenset()
     profile: str | None = None
     priority: int = 0  # by its rule: the lower gives way first
+    kernelspec_priorities: Mapping[str, int] = field(default_factory=dict)  # by the rules for these, instead
 
     @property
     def key(self) -> tuple[str, str]:
         """(user, server): no two have the same."""
         return self.user, self.server
+
+    def priority_of(self, kernel: FleetKernel) -> int:
+        """Of one of its kernels."""
+        return self.kernelspec_priorities.get(kernel.kernel_name, self.priority)
+
+    def gives_way(self, kernel: FleetKernel, now: datetime) -> bool:
+        """See `FleetKernel.gives_way`, by the patience that its policy has with this one."""
+        own = kernel.pressure_idle_after
+        return kernel.gives_way(now, self.patience.pressure_idle_after if own is None else own)
 
 
 def server_from(

@@ -11,8 +11,10 @@ from jupyter_gpu_reclaim.core.eligibility import (
     barrier_falls_at,
     idle_since,
     is_warned,
+    spare_after,
     warning_span,
 )
+from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import Holding, Phase, Policy
 
 NEVER: Mapping[str, datetime] = {}
@@ -36,7 +38,7 @@ def next_change(
     instants = [start + policy.pressure_grace for start in pressure_since.values()]
     for holding in holdings:
         if holding.phase is Phase.RESIDENT:
-            instants += _of_resident(holding, policy, residence, wanted)
+            instants += _of_resident(holding, policy_of(holding, policy), residence, wanted)
         elif holding.retry_at is not None:
             instants.append(holding.retry_at)
     return min((at for at in instants if at > now), default=None)
@@ -60,7 +62,7 @@ def _of_resident(
         instants.append(max(instants[1], holding.warned_at + warning_span(policy)))
     if wanted:
         spare = holding.last_active_at if holding.restored_early else since
-        instants.append(max(ready, spare + min(policy.pressure_idle_after, policy.idle_after)))
+        instants.append(max(ready, spare + spare_after(policy)))
     if holding.reclaim_wanted_at is not None:
         instants.append(ready)
     return instants

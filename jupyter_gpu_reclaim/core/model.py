@@ -208,6 +208,22 @@ class Policy:
     max_pin: timedelta = timedelta(hours=12)
     restore_timeout: timedelta = timedelta(minutes=10)
     retry_after: timedelta = timedelta(seconds=30)
+    rule_priority: int = 0  # of the rule that made it; added to what `priorities` say
+    by_kernelspec: tuple[
+        KernelspecPolicy, ...
+    ] = ()  # the first that fits a kernel holds for it, in place of this
+
+
+OF_RULES = ("rule_priority", "by_kernelspec")
+"""What no setting makes, but a Hub's rules do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelspecPolicy:
+    """What holds for kernels of such a kernelspec, by patterns; see `kernelspecs.py`. It has no entries itself."""
+
+    kernelspecs: tuple[str, ...]
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)

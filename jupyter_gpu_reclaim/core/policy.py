@@ -27,9 +27,11 @@ from jupyter_gpu_reclaim.core.eligibility import (
     barrier,
     idle_for,
     is_warned,
+    spare_after,
     spare_for,
     warning_span,
 )
+from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import (
     Decision,
     Holding,
@@ -102,7 +104,8 @@ class _Round:
         for holding in self.snapshot.holdings:
             reason = _settled(holding)
             if reason is None and holding.phase is Phase.RESIDENT and not waits_inside(holding):
-                reason = barrier(holding, self.policy, self.now, self.observed, self.residence)
+                own = policy_of(holding, self.policy)
+                reason = barrier(holding, own, self.now, self.observed, self.residence)
                 if reason is None:
                     self.candidates.append(holding)
             if reason is not None:
@@ -123,11 +126,11 @@ class _Round:
 
     def _spare(self) -> list[Holding]:
         """Candidates idle long enough to make room for somebody, in the order in which they give way."""
-        enough = min(self.policy.pressure_idle_after, self.policy.idle_after)
         return [
             holding
             for holding in self.candidates
-            if holding.kernel_id not in self.chosen and spare_for(holding, self.now) >= enough
+            if holding.kernel_id not in self.chosen
+            and spare_for(holding, self.now) >= spare_after(policy_of(holding, self.policy))
         ]
 
     # -- whoever waits ----------------------------------------------------------------------------------------------
@@ -218,18 +221,19 @@ class _Round:
             self._choose(victims, Reason.PRESSURE)
 
     def _reclaim_idle(self) -> None:
-        span = warning_span(self.policy)
         for holding in self.candidates:
             if holding.kernel_id in self.chosen:
                 continue
+            own = policy_of(holding, self.policy)
+            span = warning_span(own)
             idle, told_at = idle_for(holding, self.now), holding.warned_at if is_warned(holding) else None
-            if idle < self.policy.idle_after - span:
+            if idle < own.idle_after - span:
                 self._keep(holding, Reason.RECENTLY_ACTIVE)
             elif holding.host_bytes_to_take > self.room.bytes_for_reclaims:
                 self._keep(holding, Reason.HOST_MEMORY)
             elif span and told_at is None:
                 self.decided[holding.kernel_id] = Warn(holding.kernel_id, Reason.IDLE)
-            elif idle < self.policy.idle_after or (told_at is not None and self.now - told_at < span):
+            elif idle < own.idle_after or (told_at is not None and self.now - told_at < span):
                 self._keep(holding, Reason.RECENTLY_ACTIVE)
             else:
                 self._choose([holding], Reason.IDLE)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, tzinfo
 from fnmatch import fnmatchcase
 from typing import Any
 
-from jupyter_gpu_reclaim.core.model import Policy
+from jupyter_gpu_reclaim.core.model import KernelspecPolicy, Policy
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MODES = ("off", "dry_run", "on")  # looser first
@@ -28,6 +28,8 @@ TIGHTER: Mapping[str, Callable[[Any], Any]] = {
     "min_reclaim_bytes": lambda count: -count,
 }
 """Each setting that a rule may make, by its name in the configuration: the tighter value has the greater key."""
+OF_GPUS = ("headroom_bytes", "pressure_grace_seconds")
+"""Those of them that are about a whole GPU: no rule for some kernelspecs may make them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Subject:
     server: str = ""  # "": the user's default server
     profile: str | None = None  # what it was started as; None: no profile is known
     gpus: frozenset[str] = frozenset()
+    kernelspec: str | None = None  # of one of its kernels; None: the server as a whole is meant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class Match:
     servers: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    kernelspecs: tuple[str, ...] = ()  # where there are any the rule is for such kernels, not for the server
     days: tuple[int, ...] = ()  # 0 is Monday; hours that reach over midnight belong to the day they begin in
     hours: Hours | None = None
 
@@ -99,14 +103,58 @@ def first_fit(rules: Iterable[Rule], subject: Subject, at: datetime, zone: tzinf
 
 
 def narrowed(rules: Iterable[Rule], subject: Subject) -> list[Rule]:
-    """The rules that hold for this server at some time, as far as one can come to count: what is left is when."""
+    """The rules that hold for this server at some time, as far as one can come to count: what is left is when, and
+    for which of its kernels."""
     found: list[Rule] = []
     for rule in rules:
-        if _not_for(rule.match, subject) is None:
-            found.append(replace(rule, match=Match(days=rule.match.days, hours=rule.match.hours)))
-            if not rule.match.days and rule.match.hours is None:
+        if _not_for(replace(rule.match, kernelspecs=()), subject) is None:
+            match = rule.match
+            left = Match(kernelspecs=match.kernelspecs, days=match.days, hours=match.hours)
+            found.append(replace(rule, match=left))
+            if left == Match():
                 break
     return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What the rules make of a server's own policy at an instant."""
+
+    policy: Policy
+    rule: Rule | None  # that holds for the server; None: none does
+    settings: Mapping[str, Setting]  # that it makes
+    kernelspecs: tuple[tuple[Rule, Mapping[str, Setting]], ...] = ()  # as `policy.by_kernelspec`
+
+
+def in_force(
+    own: Policy, chosen: Iterable[str], rules: Iterable[Rule], subject: Subject, at: datetime, zone: tzinfo
+) -> Ruling:
+    """See `bounded`, for the server and for the kernelspecs of rules that are tried before the one for the server."""
+    wished = frozenset(chosen)
+    special: list[Rule] = []
+    rule: Rule | None = None
+    for one in rules:
+        if fits(replace(one, match=replace(one.match, kernelspecs=())), subject, at, zone):
+            if not one.match.kernelspecs:
+                rule = one
+                break
+            special.append(one)
+    policy, settings = bounded(own, wished, rule)
+    made: list[KernelspecPolicy] = []
+    shown: list[tuple[Rule, Mapping[str, Setting]]] = []
+    for one in special:
+        narrow, of_it = bounded(own, wished, one)
+        mode = _mode_beside(policy.mode, narrow.mode if "mode" in of_it else policy.mode)
+        if "mode" in of_it:
+            of_it["mode"] = replace(of_it["mode"], value=mode)
+        made.append(KernelspecPolicy(kernelspecs=one.match.kernelspecs, policy=replace(narrow, mode=mode)))
+        shown.append((one, of_it))
+    return Ruling(
+        policy=replace(policy, by_kernelspec=tuple(made)),
+        rule=rule,
+        settings=settings,
+        kernelspecs=tuple(shown),
+    )
 
 
 def bounded(own: Policy, chosen: Iterable[str], rule: Rule | None) -> tuple[Policy, dict[str, Setting]]:
@@ -123,7 +171,8 @@ def bounded(own: Policy, chosen: Iterable[str], rule: Rule | None) -> tuple[Poli
         locked = name in rule.locked
         tighter = not locked and name in wished and TIGHTER[name](mine) > TIGHTER[name](value)
         found[name] = Setting(mine, "user", False) if tighter else Setting(value, "rule", locked)
-    return replace(own, **dict(_field(name, made.value) for name, made in found.items())), found
+    fields = dict(_field(name, made.value) for name, made in found.items())
+    return replace(own, rule_priority=rule.priority, **fields), found
 
 
 def _not_for(match: Match, subject: Subject) -> str | None:
@@ -133,6 +182,7 @@ def _not_for(match: Match, subject: Subject) -> str | None:
         ("servers", match.servers, (subject.server,)),
         ("profiles", match.profiles, () if subject.profile is None else (subject.profile,)),
         ("gpus", match.gpus, subject.gpus),
+        ("kernelspecs", match.kernelspecs, () if subject.kernelspec is None else (subject.kernelspec,)),
     )
     for what, patterns, values in asked:
         if patterns and not any(fnmatchcase(value, pattern) for value in values for pattern in patterns):
@@ -155,6 +205,15 @@ def _not_now(match: Match, at: datetime, zone: tzinfo) -> str | None:
     if match.days and day not in match.days:
         return f"It is for {', '.join(DAYS[n] for n in match.days)}; it is {DAYS[day]} in {zone}."
     return None
+
+
+def _mode_beside(server: str, kernel: str) -> str:
+    """A kernel's mode in a server of that mode: in a server's dry run nothing moves, and no kernel has one alone."""
+    if kernel == "off" or server == kernel:
+        return kernel
+    if server == "dry_run":
+        return server
+    return "off" if kernel == "dry_run" else kernel
 
 
 def clock(minute: int) -> str:

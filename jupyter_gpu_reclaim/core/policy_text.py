@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jupyter_gpu_reclaim.core.policy_rules import DAYS, MODES, TIGHTER, Hours, Match, Rule, clock
+from jupyter_gpu_reclaim.core.policy_rules import DAYS, MODES, OF_GPUS, TIGHTER, Hours, Match, Rule, clock
 
 LONGEST_SECONDS = 10 * 365 * 86400.0
 KNOWN = ("name", "match", "set", "lock", "priority")
-_PATTERNS = ("users", "groups", "servers", "profiles", "gpus")
+_PATTERNS = ("users", "groups", "servers", "profiles", "gpus", "kernelspecs")
 _HOURS = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)")
 
 
@@ -34,12 +34,15 @@ def rule_from(data: Any, where: str = "") -> Rule:
         raise BadRule((), "a rule must say what it sets, as `set: {idle_after_seconds: 600}`")
     settings = _map(body.get("set", {}), ("set",), tuple(TIGHTER))
     made = {key: _setting(key, value) for key, value in settings.items()}
+    match = _match(body.get("match", {}))
+    if match.kernelspecs:
+        _of_a_kernel(made)
     priority = body.get("priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise BadRule(("priority",), f"a whole number is expected, not {priority!r}")
     return Rule(
         name=name,
-        match=_match(body.get("match", {})),
+        match=match,
         settings=made,
         locked=_locked(body.get("lock", ()), made),
         priority=priority,
@@ -103,6 +106,15 @@ def _setting(name: str, value: Any) -> Any:
     if not number or not 0 <= value <= LONGEST_SECONDS:
         raise BadRule(path, f"a number of seconds from 0 to ten years is expected, not {value!r}")
     return float(value)
+
+
+def _of_a_kernel(settings: Mapping[str, Any]) -> None:
+    """Raises `BadRule` unless kernels of one server may differ in all of these."""
+    for name in settings:
+        if name in OF_GPUS:
+            raise BadRule(("set", name), "it is about a whole GPU; set it in a rule without kernelspecs")
+    if settings.get("mode") == "dry_run":
+        raise BadRule(("set", "mode"), "dry_run is for a whole server; with kernelspecs a mode is on or off")
 
 
 def _locked(data: Any, settings: Mapping[str, Any]) -> frozenset[str]:

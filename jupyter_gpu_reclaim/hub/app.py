@@ -66,8 +66,9 @@ class GpuReclaimHub(Application):
     policies = List(
         Dict(),
         help="""The rules, the first that fits counts: {"name": …, "match": {"users", "groups", "servers", "profiles",
-        "gpus": patterns, "days": ["mon", …], "hours": "22:00-06:00"}, "set": {"idle_after_seconds": 600, …}, "lock":
-        names or "all", "priority": 0}. Default: none, each server does as it is configured.""",
+        "gpus", "kernelspecs": patterns, "days": ["mon", …], "hours": "22:00-06:00"},
+        "set": {"idle_after_seconds": 600, …}, "lock": names or "all", "priority": 0}. Default: none; each server does
+        as it is configured.""",
     ).tag(config=True)
 
     timezone = Unicode(

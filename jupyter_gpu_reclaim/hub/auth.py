@@ -5,7 +5,8 @@ The Hub is asked without blocking, and its answer holds for `cache_max_age` (as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +24,9 @@ class Actor:
     kind: str  # "user" or "service"
     scopes: frozenset[str]
     groups: frozenset[str] = frozenset()
+    profiles: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by server, as far as their token lets the Hub say it
 
     @property
     def may_read_all(self) -> bool:
@@ -47,7 +51,16 @@ class Actor:
 def actor_of(model: dict[str, Any]) -> Actor:
     """The actor in the Hub's answer."""
     scopes, groups = model.get("scopes", ()), model.get("groups", ())
-    return Actor(model["name"], model.get("kind", "user"), frozenset(scopes), frozenset(groups))
+    profiles = {name: profile_of(one) for name, one in (model.get("servers") or {}).items()}
+    known = {name: profile for name, profile in profiles.items() if profile is not None}
+    return Actor(model["name"], model.get("kind", "user"), frozenset(scopes), frozenset(groups), known)
+
+
+def profile_of(server: Mapping[str, Any]) -> str | None:
+    """As what a server was started: what spawners with a list of profiles (KubeSpawner's, wrapspawner's) note."""
+    options = server.get("user_options")
+    profile = options.get("profile") if isinstance(options, dict) else None
+    return profile if isinstance(profile, str) and profile else None
 
 
 class OwnServer(tornado.web.RequestHandler):

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
+from jupyter_gpu_reclaim.core.kernelspecs import of_kernelspec
 from jupyter_gpu_reclaim.core.model import Event, Policy, Reason, Transition
-from jupyter_gpu_reclaim.core.policy_rules import Subject, bounded, first_fit, narrowed
+from jupyter_gpu_reclaim.core.policy_rules import Subject, in_force, narrowed
+from jupyter_gpu_reclaim.hub.dry_run_words import MAY_BE_MORE, MORE_BEFORE, NOTHING
 from jupyter_gpu_reclaim.hub.policies import Book
+from jupyter_gpu_reclaim.hub.seen_use import MINUTE, SeenUse, Stretch, refined
 from jupyter_gpu_reclaim.plan.costs import Machine
 from jupyter_gpu_reclaim.plan.gpu_replay import GpuReplay
 from jupyter_gpu_reclaim.plan.log_export import stretches
@@ -38,23 +41,6 @@ UNKNOWN_GPU = Machine().gpu_bytes  # where no server has said lately how large i
 Schedule = tuple[tuple[int, Policy], ...]
 """A policy from each instant on, in microseconds from the beginning; the first is at 0."""
 
-NOT_MODELLED = (
-    "The log has no cells. A notebook is taken to be in use from a restore until it had been idle for as long as the "
-    "rules in force ask, or to the end where it was not reclaimed again. Rests shorter than that are not seen: rules "
-    "that reclaim sooner may bring more GiB-h and more waits than are counted here. A notebook counts from the last "
-    "use before its first reclaim, or from its first restore.",
-    "Not in it: notebooks that were neither reclaimed nor restored in this time, kernels on several GPUs, what others "
-    "did on the GPUs, pins, reclaims by hand, early restores, background work, and alarms.",
-    "Users' own tighter settings are not known here: everybody is taken to have the defaults within the rules. The "
-    "rules in force, overrides included, are taken to have held all the time, and groups to be as last heard of; of "
-    "whom nothing was heard lately only the name is known.",
-    "Users with different settings are replayed as if each group of equals had the GPU to itself, so that waits of one "
-    "for the other's room are not counted. Host memory is taken to suffice, and contexts to need no room.",
-    "A move takes as long as was published for one card (4 GB/s out, 7 GB/s in, after 0.05 s), not as measured here.",
-)
-NOTHING = "The log has no reclaim and no restore of this time that could be replayed."
-MAY_BE_MORE = "There may have been more of both: rests too short for the rules in force are not in the log."
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
@@ -65,6 +51,13 @@ class Past:
     until: datetime
     subjects: Mapping[str, Subject]  # by kernel id
     gpu_bytes: Mapping[str, int]
+    seen: Mapping[str, SeenUse] = field(default_factory=dict)  # by kernel id, as far as samples go
+
+    @property
+    def seen_since(self) -> datetime | None:
+        """Where the samples begin in this time; None: there are none."""
+        first = min((use.first for use in self.seen.values()), default=None)
+        return None if first is None else max(first, self.since)
 
     @property
     def span(self) -> int:
@@ -93,6 +86,7 @@ class Comparison:
     since: datetime
     until: datetime
     first_row_at: datetime | None  # where the log begins in this time
+    seen_since: datetime | None  # from when on use is known by the minute
     kernels: int
     left_out: int  # kernels on several GPUs
     split_gpus: int  # on which users with different settings are replayed apart
@@ -113,7 +107,9 @@ class Comparison:
         waits = self.tried.waits - self.in_force.waits
         count = f"{abs(waits):,} {'fewer' if waits < 0 else 'more'} wait{'' if abs(waits) == 1 else 's'}"
         told = f"The rules tried would have reclaimed {more} and caused {count}."
-        return f"{told} {MAY_BE_MORE}" if self.sooner else told
+        if not self.sooner or (self.seen_since is not None and self.seen_since <= self.since + MINUTE):
+            return told
+        return f"{told} {MAY_BE_MORE if self.seen_since is None else MORE_BEFORE.format(self.seen_since)}"
 
 
 def compare(past: Past, in_force: Book, tried: Book) -> Comparison:
@@ -121,20 +117,23 @@ def compare(past: Past, in_force: Book, tried: Book) -> Comparison:
     by_kernel: dict[str, list[Transition]] = defaultdict(list)
     for row in past.rows:
         by_kernel[row.kernel_id].append(row)
-    gpus = {kernel_id: _gpus(rows) for kernel_id, rows in by_kernel.items()}
+    for kernel_id in past.seen:
+        by_kernel[kernel_id] += ()  # also those that the log knows nothing of
+    gpus = {kernel_id: _gpus(rows, past.seen.get(kernel_id)) for kernel_id, rows in by_kernel.items()}
     of_one = {kernel_id: rows for kernel_id, rows in by_kernel.items() if len(gpus[kernel_id]) == 1}
     schedules = _Schedules(past, in_force), _Schedules(past, tried)
     groups: dict[tuple[str, int, int], list[TraceKernel]] = defaultdict(list)
     for kernel_id, rows in sorted(of_one.items()):
-        subject = past.subjects.get(kernel_id) or Subject(user=rows[0].owner)
+        seen = past.seen.get(kernel_id)
+        subject = past.subjects.get(kernel_id) or Subject(user=rows[0].owner if rows else seen.owner)
         before, after = (each.number(subject) for each in schedules)
-        kernel = _trace(past, rows, schedules[0].known[before])
+        kernel = _trace(past, kernel_id, rows, seen, schedules[0].known[before])
         if kernel is not None:
             groups[min(gpus[kernel_id]), before, after].append(kernel)
     ends = {
-        kernel_id: past.offset(rows[-1].at)
+        kernel_id: past.offset(ended)
         for kernel_id, rows in of_one.items()
-        if rows[-1].event is Event.KERNEL_GONE
+        if (ended := _ended(past, rows, past.seen.get(kernel_id))) is not None
     }
     totals, sooner = (Tally(), Tally()), False
     for (gpu, *numbers), kernels in groups.items():
@@ -150,6 +149,7 @@ def compare(past: Past, in_force: Book, tried: Book) -> Comparison:
         since=past.since,
         until=past.until,
         first_row_at=past.rows[0].at if past.rows else None,
+        seen_since=past.seen_since,
         kernels=sum(map(len, groups.values())),
         left_out=sum(len(found) > 1 for found in gpus.values()),
         split_gpus=sum(count > 1 for count in places.values()),
@@ -196,7 +196,9 @@ def schedule_of(book: Book, subject: Subject, past: Past) -> Schedule:
     timed = any(rule.match.days or rule.match.hours for rule in rules)
     found: list[tuple[int, Policy]] = []
     for at in sorted({past.since, *(_changes(book, past) if timed else ())}):
-        policy, _ = bounded(Policy(), (), first_fit(rules, subject, at, book.zone))
+        made = in_force(Policy(), (), rules, subject, at, book.zone).policy
+        own = made if subject.kernelspec is None else of_kernelspec(subject.kernelspec, made)
+        policy = replace(own, rule_priority=0, by_kernelspec=())  # not among those who are replayed together
         if policy.mode == "dry_run":
             policy = replace(policy, mode="off")  # a dry run moves nothing
         if not found or found[-1][1] != policy:
@@ -221,9 +223,20 @@ def _changes(book: Book, past: Past) -> Iterator[datetime]:
         day += timedelta(days=1)
 
 
-def _trace(past: Past, rows: Sequence[Transition], schedule: Schedule) -> TraceKernel | None:
-    """The kernel's stretches of use as cells; None: the log has nothing of the kind."""
-    ended = rows[-1].at if rows[-1].event is Event.KERNEL_GONE else past.until
+def _ended(past: Past, rows: Sequence[Transition], seen: SeenUse | None) -> datetime | None:
+    """When the kernel ended, within this time; None: it did not. The log has it only of what was not on the GPU."""
+    if rows and rows[-1].event is Event.KERNEL_GONE:
+        return rows[-1].at
+    if seen is None or seen.gone_at is None:
+        return None
+    return max([seen.gone_at, *(row.at for row in rows[-1:])])
+
+
+def _trace(
+    past: Past, kernel_id: str, rows: Sequence[Transition], seen: SeenUse | None, schedule: Schedule
+) -> TraceKernel | None:
+    """The kernel's stretches of use as cells; None: nothing is known of any."""
+    ended = _ended(past, rows, seen) or past.until
 
     def idle_for(row: Mapping[str, Any]) -> timedelta:
         if row["reason"] is Reason.REQUESTED:
@@ -236,16 +249,30 @@ def _trace(past: Past, rows: Sequence[Transition], schedule: Schedule) -> TraceK
         for row in rows
         if row.footprint
     ]
+    used = [
+        Stretch(began, used_at, sum(row["footprint"].values()), row["event"] is not Event.RECLAIM_STARTED)
+        for began, used_at, row in stretches(read, idle_for, ended)
+    ]
+    if seen is not None:
+        resident_before = bool(read) and read[0]["event"] is Event.RECLAIM_STARTED
+        used = refined(used, resident_before, seen)
+    owner, label = (rows[0].owner, rows[0].label) if rows or seen is None else (seen.owner, seen.label)
     cells = [
-        Row(rows[0].kernel_id, rows[0].owner, rows[0].label, past.offset(began),
-            past.offset(used) - past.offset(began), sum(row["footprint"].values()))
-        for began, used, row in stretches(read, idle_for, ended)
-    ]  # fmt: skip
+        Row(
+            kernel_id,
+            owner,
+            label,
+            past.offset(one.began),
+            past.offset(one.used_at) - past.offset(one.began),
+            one.held,
+        )
+        for one in used
+    ]
     return assembled(cells).kernels[0] if cells else None
 
 
-def _gpus(rows: Iterable[Transition]) -> set[str]:
-    return set(chain.from_iterable(row.footprint for row in rows))
+def _gpus(rows: Iterable[Transition], seen: SeenUse | None) -> set[str]:
+    return {*chain.from_iterable(row.footprint for row in rows), *(() if seen is None else seen.footprint)}
 
 
 def _logged(past: Past, rows: Sequence[Transition]) -> int:

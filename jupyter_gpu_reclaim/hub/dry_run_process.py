@@ -9,21 +9,25 @@ import pickle
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from jupyter_gpu_reclaim.core.figures import Share
 from jupyter_gpu_reclaim.core.model import Transition
 from jupyter_gpu_reclaim.core.policy_rules import Subject
 from jupyter_gpu_reclaim.hub.dry_run import EVENTS, Comparison, Past, compare
 from jupyter_gpu_reclaim.hub.fleet import Fleet, subject_of
 from jupyter_gpu_reclaim.hub.policies import Book, Policies
+from jupyter_gpu_reclaim.hub.seen_use import seen_use
 from jupyter_gpu_reclaim.ports import Clock, LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog
+from jupyter_gpu_reclaim.reclaim_log.usage import USE_KEPT_SECONDS, UsageStore
 
 logger = logging.getLogger(__name__)
 
 MOST_DAYS, MOST_ROWS = 7, 50_000
-ROWS_AT_ONCE = 1000
+MOST_MINUTES = 300_000  # of all kernels together, the newest: how long each was in use is known so far back
+ROWS_AT_ONCE, SECONDS_AT_ONCE = 1000, 3600
 LIMIT_SECONDS = 120.0  # 100,000 rows took 98 s on a busy machine
 CHILD = "jupyter_gpu_reclaim.hub.dry_run_process"
 
@@ -95,7 +99,9 @@ class DryRuns:
         of_kernel, of_user = {}, {}
         for server in sorted(self._fleet, key=lambda one: one.key, reverse=True):  # the default server last
             subject = of_user[server.user] = subject_of(server)
-            of_kernel |= {kernel.kernel_id: subject for kernel in server.kernels}
+            of_kernel |= {
+                kernel.kernel_id: replace(subject, kernelspec=kernel.kernel_name) for kernel in server.kernels
+            }
         return Work(
             db_url=self._db_url,
             since=until - timedelta(days=days),
@@ -149,19 +155,32 @@ async def past_of(work: Work) -> Past | None:
                 return None
             if cursor is None:
                 break
+        seen = seen_use(await _minutes(UsageStore(log, "hub"), work))
     finally:
         await log.close()
     rows.reverse()
-    subjects = {
-        row.kernel_id: work.of_kernel.get(row.kernel_id) or work.of_user.get(row.owner) for row in rows
-    }
+    owners = {row.kernel_id: row.owner for row in rows} | {name: use.owner for name, use in seen.items()}
+    subjects = {name: work.of_kernel.get(name) or work.of_user.get(owner) for name, owner in owners.items()}
     return Past(
         rows=tuple(rows),
         since=work.since,
         until=work.until,
         subjects={kernel_id: subject for kernel_id, subject in subjects.items() if subject is not None},
         gpu_bytes=work.gpu_bytes,
+        seen=seen,
     )
+
+
+async def _minutes(usage: UsageStore, work: Work) -> list[tuple[int, Share]]:
+    """Hour by hour back from the end, so that no single question takes long."""
+    until = int(work.until.timestamp())
+    since = max(int(work.since.timestamp()), until - USE_KEPT_SECONDS)
+    found: list[tuple[int, Share]] = []
+    while until > since and len(found) < MOST_MINUTES:
+        begin = max(since, until - SECONDS_AT_ONCE)
+        found += await usage.minutes(begin, until)
+        until = begin
+    return found
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from zoneinfo import ZoneInfo
 
 import yaml
 
+from jupyter_gpu_reclaim.core.fleet import FleetServer
 from jupyter_gpu_reclaim.core.policy_rules import Rule, Subject, first_fit, narrowed, unfit
 from jupyter_gpu_reclaim.core.policy_text import BadRule, rule_from, rule_to
+from jupyter_gpu_reclaim.hub.fleet import subject_of
 from jupyter_gpu_reclaim.hub.records import Override
 
 logger = logging.getLogger(__name__)
@@ -107,6 +109,17 @@ class Policies:
         """Whose kernels give way first to other servers: the lower."""
         rule = first_fit(self.rules, subject, at, self.zone)
         return 0 if rule is None else rule.priority
+
+    def ranked(self, server: FleetServer, at: datetime) -> FleetServer:
+        """The server with its priority, and those of its kernels that have another."""
+        subject = subject_of(server)
+        whole = self.priority(subject, at)
+        of_kernels = {
+            name: priority
+            for name in {kernel.kernel_name for kernel in server.kernels}
+            if (priority := self.priority(replace(subject, kernelspec=name), at)) != whole
+        }
+        return replace(server, priority=whole, kernelspec_priorities=of_kernels)
 
     def explain(self, subject: Subject, at: datetime) -> list[tuple[Rule, str | None]]:
         """Each rule up to the one that holds for that server at that instant, and why it does not; None: it does."""

@@ -29,7 +29,7 @@ MOST_STATUS_BYTES = 512 << 10
 MOST_BYTES = 1 << 50  # of one GPU, or moved at once
 LONGEST_LABEL, LONGEST_DETAIL, LONGEST_NAME = 400, 8000, 255
 PLAIN = re.compile(r"[\w .:+/()-]{0,96}", re.ASCII)  # what indices and JSON of every database take
-NEWS_SECONDS = 25.0  # less than the idle time of proxies
+NEWS_SECONDS = 15.0  # less than any proxy waits: the Hub's one in Python gives up after 20 s
 CLOCKS_DIFFER = timedelta(hours=1)
 
 
@@ -96,7 +96,8 @@ class StatusHandler(ServerHandler):
             node=node,
             seen_at=self.service.clock.now(),
         )
-        self.service.heard(replace(server, groups=self.actor.groups), body["status"])
+        known = replace(server, groups=self.actor.groups, profile=self.actor.profiles.get(server.server))
+        self.service.heard(known, body["status"])
         self.set_status(HTTPStatus.NO_CONTENT)
 
     def delete(self) -> None:
@@ -191,7 +192,7 @@ class NewsHandler(ServerHandler):
     def _subject(self, key: tuple[str, str]) -> Subject:
         seen = self.service.fleet.get(key)
         known = Subject(user=key[0], server=key[1]) if seen is None else subject_of(seen)
-        return replace(known, groups=self.actor.groups)
+        return replace(known, groups=self.actor.groups, profile=self.actor.profiles.get(key[1]))
 
 
 class OrderHandler(ServerHandler):

@@ -19,7 +19,7 @@ from jupyter_gpu_reclaim.core.policy_text import rule_from
 from jupyter_gpu_reclaim.core.wire import instant
 from jupyter_gpu_reclaim.hub.broker import Broker
 from jupyter_gpu_reclaim.hub.dry_run_process import DryRuns
-from jupyter_gpu_reclaim.hub.fleet import Bells, Fleet, Key, subject_of
+from jupyter_gpu_reclaim.hub.fleet import Bells, Fleet, Key
 from jupyter_gpu_reclaim.hub.ingest import RowIngest, StatusIngest
 from jupyter_gpu_reclaim.hub.policies import Policies
 from jupyter_gpu_reclaim.hub.records import Act, Order, SeenServer
@@ -87,8 +87,7 @@ class Service:
 
     def heard(self, server: FleetServer, status: Mapping[str, Any]) -> None:
         """Take in what a server says of itself; it is in the database soon, and pressed on others at once."""
-        known = replace(server, priority=self.policies.priority(subject_of(server), server.seen_at))
-        self.fleet.put(known)
+        self.fleet.put(self.policies.ranked(server, server.seen_at))
         self.statuses.take(
             SeenServer(
                 user=server.user,
@@ -174,7 +173,7 @@ class Service:
     def _rules_changed(self) -> None:
         now = self.clock.now()
         for server in tuple(self.fleet):
-            self.fleet.put(replace(server, priority=self.policies.priority(subject_of(server), now)))
+            self.fleet.put(self.policies.ranked(server, now))
         self.bells.ring()
 
     async def _run(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jupyter_gpu_reclaim.core.model import Policy
-from jupyter_gpu_reclaim.core.policy_rules import Rule, Setting, Subject, bounded, first_fit
+from jupyter_gpu_reclaim.core.policy_rules import Rule, Ruling, Subject, in_force
 from jupyter_gpu_reclaim.core.policy_text import rule_from
 
 logger = logging.getLogger(__name__)
@@ -29,9 +29,8 @@ class KeptPolicy:
         self._file = file
         self._rules: tuple[Rule, ...] = ()
         self._zone: tzinfo = UTC
-        self.rule: Rule | None = None
-        """The one that holds, as of the last `policy()`; None: the server's own policy does."""
-        self.settings: dict[str, Setting] = {}
+        self.now = Ruling(policy=own, rule=None, settings={})
+        """What holds, and why, as of the last `policy()`; without a rule the server's own policy does."""
 
     def load(self) -> None:
         """Take what was kept. Blocks. Nothing, or what cannot be read, leaves the server's own policy."""
@@ -55,9 +54,8 @@ class KeptPolicy:
 
     def policy(self, at: datetime) -> Policy:
         """The policy at that instant: the server's own, within the bounds of the rule that holds then."""
-        self.rule = first_fit(self._rules, _ANYBODY, at, self._zone)
-        policy, self.settings = bounded(self._own, self._chosen, self.rule)
-        return policy
+        self.now = in_force(self._own, self._chosen, self._rules, _ANYBODY, at, self._zone)
+        return self.now.policy
 
     def _take(self, sent: Any) -> None:
         rules = tuple(rule_from(_without_where(rule), rule.get("where", "")) for rule in sent["rules"])

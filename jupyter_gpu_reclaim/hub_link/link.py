@@ -9,7 +9,9 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from jupyter_gpu_reclaim.core.model import Transition
+from jupyter_gpu_reclaim.core.kernelspecs import of_kernelspec
+from jupyter_gpu_reclaim.core.model import Policy, Transition
+from jupyter_gpu_reclaim.core.policy_rules import Setting
 from jupyter_gpu_reclaim.core.wire import to_json
 from jupyter_gpu_reclaim.hub_link.kept_policy import KeptPolicy
 from jupyter_gpu_reclaim.hub_link.orders import Orders
@@ -109,15 +111,20 @@ class HubLink:
 
     def shown(self) -> dict[str, Any]:
         """What the server's status says of the Hub: the rule that holds, what is locked, what was ordered."""
-        rule = self._kept.rule
+        now = self._kept.now
         return {
             "connected": self._heard_at is not None and self.problem is None,
             "problem": self.problem or self._outbox.problem,
-            "rule": None if rule is None else {"name": rule.name, "where": rule.where},
-            "settings": {
-                name: {"value": made.value, "by": made.by, "locked": made.locked}
-                for name, made in self._kept.settings.items()
-            },
+            "rule": None if now.rule is None else {"name": now.rule.name, "where": now.rule.where},
+            "settings": _shown(now.settings),
+            "kernelspecs": [
+                {
+                    "kernelspecs": list(rule.match.kernelspecs),
+                    "rule": {"name": rule.name, "where": rule.where},
+                    "settings": _shown(settings),
+                }
+                for rule, settings in now.kernelspecs
+            ],
             "rows_waiting": len(self._outbox),
             "orders": list(self._orders.shown) if self._orders is not None else [],
         }
@@ -135,7 +142,9 @@ class HubLink:
             self._urgent.clear()
             if status is not None and status.snapshot is not None:
                 self._told = _signature(status)
-                await self._calls.put_status(self._node, sent_of(self._body(status)), self._waiting)
+                await self._calls.put_status(
+                    self._node, sent_of(self._body(status), status.policy), self._waiting
+                )
                 self._reached()
                 self._pushed.set()
                 await _any(AGAIN_SECONDS - PUSH_SECONDS, self._changed, self._urgent)
@@ -252,10 +261,19 @@ async def recent_rows(query: Callable[..., Awaitable[Any]], now: datetime) -> li
     return rows[::-1]
 
 
-def sent_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the service shows of a server, and no more."""
+def sent_of(body: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
+    """What the service shows of a server, and no more. Kernels with a policy of their own say when they give way."""
     kernels = [{name: kernel[name] for name in SENT_OF_KERNELS} for kernel in body["kernels"]]
+    for kernel in kernels if policy.by_kernelspec else ():
+        own = of_kernelspec(kernel["kernel_name"], policy)
+        kernel["pressure_idle_after_seconds"] = to_json(own.pressure_idle_after)
     return {**{name: body[name] for name in SENT}, "kernels": kernels}
+
+
+def _shown(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    return {
+        name: {"value": made.value, "by": made.by, "locked": made.locked} for name, made in settings.items()
+    }
 
 
 def _signature(status: Status) -> Any:

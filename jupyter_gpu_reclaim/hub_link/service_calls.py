@@ -11,7 +11,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 
 CALL_SECONDS = 15.0
-NEWS_SECONDS = 40.0  # the service answers after 25 at the latest
+NEWS_SECONDS = 40.0  # the service answers after 15 at the latest
 MOST_ANSWER_BYTES = 4 << 20
 
 

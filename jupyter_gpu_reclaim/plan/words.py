@@ -10,14 +10,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jupyter_gpu_reclaim.core.model import Policy
+from jupyter_gpu_reclaim.core.model import OF_RULES, Policy
 
 if TYPE_CHECKING:
     from jupyter_gpu_reclaim.plan.sizing import Ask
 
 _SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "GB": 10**9}
 _SPANS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_POLICY = {field.name: getattr(Policy(), field.name) for field in fields(Policy)}
+_POLICY = {
+    field.name: getattr(Policy(), field.name) for field in fields(Policy) if field.name not in OF_RULES
+}
 
 
 class Misread(Exception):

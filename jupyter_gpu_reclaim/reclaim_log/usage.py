@@ -25,7 +25,9 @@ from jupyter_gpu_reclaim.reclaim_log.usage_rows import (
     DAY,
     GPU_AMOUNTS,
     HOUR,
+    KEPT,
     KERNEL_AMOUNTS,
+    MINUTE,
     STEPS,
     flat_gpu,
     flat_kernel,
@@ -34,6 +36,9 @@ from jupyter_gpu_reclaim.reclaim_log.usage_rows import (
     replace,
     sum_up,
 )
+
+USE_KEPT_SECONDS = KEPT[kernel_usage.name][MINUTE]
+"""For so long it is known by the minute what kernels held."""
 
 
 class UsageStore:
@@ -74,6 +79,10 @@ class UsageStore:
     async def shares(self, since: int, until: int) -> list[Share]:
         """What each kernel of every server that is read held on each GPU, in whole hours from `since` to `until`."""
         return await self._log.run("read", lambda database: _shares(database, self._readable, since, until))
+
+    async def minutes(self, since: int, until: int) -> list[tuple[int, Share]]:
+        """What each kernel of every server that is read held in each minute, with the minute's beginning."""
+        return await self._log.run("read", lambda database: _minutes(database, self._readable, since, until))
 
     async def restores(self, since: int, until: int) -> int:
         """How many restores the log has from `since` to `until`, of every server that is read."""
@@ -226,6 +235,35 @@ def _shares(database: Database, which: Callable[[str], bool], since: int, until:
                 amounts=KernelAmounts(*map(int, amounts)),
             )
             for kernel_id, label, owner, gpu, *amounts in rows
+        ]
+
+
+def _minutes(
+    database: Database, which: Callable[[str], bool], since: int, until: int
+) -> list[tuple[int, Share]]:
+    asked = (
+        select(
+            kernel_usage.c.at,
+            usage_kernels.c.kernel_id,
+            usage_kernels.c.label,
+            usage_kernels.c.owner,
+            usage_gpus.c.uuid,
+            *(kernel_usage.c[name] for name in KERNEL_AMOUNTS),
+        )
+        .join_from(kernel_usage, usage_kernels, usage_kernels.c.id == kernel_usage.c.kernel)
+        .join(usage_gpus, usage_gpus.c.id == kernel_usage.c.gpu)
+        .where(kernel_usage.c.step == MINUTE, kernel_usage.c.at >= since, kernel_usage.c.at < until)
+    )
+    with database.reading() as connection:
+        rows = connection.execute(asked.where(kernel_usage.c.source.in_(_sources(connection, which))))
+        return [
+            (
+                int(at),
+                Share(
+                    kernel_id=kernel_id, label=label, owner=owner, gpu=gpu, amounts=KernelAmounts(*amounts)
+                ),
+            )
+            for at, kernel_id, label, owner, gpu, *amounts in rows
         ]
 
 

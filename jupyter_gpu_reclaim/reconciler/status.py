@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from jupyter_gpu_reclaim.core.alarms import Alarm
 from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
 from jupyter_gpu_reclaim.core.explain import explain
+from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot, Warn
 from jupyter_gpu_reclaim.core.pace import Pace
 from jupyter_gpu_reclaim.core.waits import WaitDetail, waits
@@ -48,16 +49,17 @@ def status_of(
     """The status after a round of decisions, with a sentence for each. Whom it warns counts as warned in it."""
     snapshot = _with_warnings(snapshot, decisions)
     holdings = {holding.kernel_id: holding for holding in snapshot.holdings}
+    own = {name: policy_of(holding, policy) for name, holding in holdings.items()}
     return Status(
         policy=policy,
         snapshot=snapshot,
         decisions=decisions,
         explanations={
-            name: explain(decision, holdings[name], policy, snapshot.taken_at, history.residence)
+            name: explain(decision, holdings[name], own[name], snapshot.taken_at, history.residence)
             for name, decision in decisions.items()
         },
         due_at={
-            name: reclaim_due_at(holding, policy, history.residence) for name, holding in holdings.items()
+            name: reclaim_due_at(holding, own[name], history.residence) for name, holding in holdings.items()
         },
         waits=waits(snapshot, decisions, history.pace),
         short_since=dict(history.short_since),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import Holding, Snapshot
 from jupyter_gpu_reclaim.core.waits import WaitDetail
 from jupyter_gpu_reclaim.core.wire import to_json
@@ -47,7 +48,7 @@ class Announcements:
                         **_subject(holding, holding.warned_at, snapshot),
                         "reclaim_at": to_json(due_at),
                         "footprint": to_json(holding.footprint),
-                        "longest_pin_seconds": to_json(status.policy.max_pin),
+                        "longest_pin_seconds": to_json(policy_of(holding, status.policy).max_pin),
                     },
                 )
 

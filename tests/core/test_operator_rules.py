@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -9,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jupyter_gpu_reclaim.core.kernelspecs import of_kernelspec
 from jupyter_gpu_reclaim.core.model import Policy
 from jupyter_gpu_reclaim.core.policy_rules import (
     MODES,
+    OF_GPUS,
     TIGHTER,
     Setting,
     Subject,
     bounded,
     first_fit,
     fits,
+    in_force,
     narrowed,
     unfit,
 )
@@ -62,6 +66,8 @@ def test_nobody_gets_looser_than_the_rule(rule: dict, wished: dict, chosen: set[
 def test_a_rule_survives_the_way_to_a_server(settings: dict, patterns: list[str], priority: int) -> None:
     """What the service sends is the same rule when a server has read it."""
     match = {"users": patterns, "groups": patterns, "days": ["sun", "mon"], "hours": "22:00-24:00"}
+    if not settings.keys() & OF_GPUS and settings.get("mode") != "dry_run":
+        match["kernelspecs"] = patterns
     rule = rule_from(
         {"name": "n", "match": match, "set": settings, "lock": "all", "priority": priority}, "here"
     )
@@ -151,6 +157,14 @@ def test_a_server_is_told_only_what_can_concern_it() -> None:
         ({"match": {"days": "monday"}, "set": {}}, "match.days: days are mon, tue"),
         ({"match": {"users": [1]}, "set": {}}, "match.users: a text or a list of texts"),
         ({"set": {"mode": "on"}, "lock": ["headroom_bytes"]}, "lock: 'headroom_bytes' is locked but not set"),
+        (
+            {"match": {"kernelspecs": "a"}, "set": {"headroom_bytes": 1}},
+            "set.headroom_bytes: it is about a whole",
+        ),
+        (
+            {"match": {"kernelspecs": "a"}, "set": {"mode": "dry_run"}},
+            "set.mode: dry_run is for a whole server",
+        ),
         ({"set": {}, "priority": "low"}, "priority: a whole number is expected"),
         ({"set": {}, "name": 3}, "name: a text is expected"),
     ],
@@ -160,3 +174,78 @@ def test_a_wrong_rule_is_refused_with_its_place(data: object, message: str) -> N
     with pytest.raises(BadRule) as raised:
         rule_from(data)
     assert str(raised.value).startswith(message)
+
+
+SPECS = [
+    rule_from(
+        {
+            "name": "torch",
+            "match": {"kernelspecs": ["torch*"]},
+            "set": {"idle_after_seconds": 60},
+            "priority": -2,
+        }
+    ),
+    rule_from({"name": "off", "match": {"kernelspecs": "r"}, "set": {"mode": "off"}}),
+    rule_from({"name": "all", "set": {"idle_after_seconds": 600}, "lock": "all", "priority": 1}),
+    rule_from({"name": "never", "match": {"kernelspecs": "*"}, "set": {"mode": "off"}}),
+]
+
+
+def test_rules_for_kernelspecs_hold_for_such_kernels_in_place_of_the_servers() -> None:
+    """Those before the server's rule count, in their order; one that is behind it never does."""
+    own = Policy(cooldown=timedelta(seconds=7))
+    made = in_force(own, (), SPECS, ADA, MONDAY_NOON, UTC)
+    assert (made.rule.name, [rule.name for rule, _ in made.kernelspecs]) == ("all", ["torch", "off"])
+    assert made.policy.idle_after == timedelta(minutes=10)
+    found = {name: of_kernelspec(name, made.policy) for name in ("torch-2", "r", "python3")}
+    assert {name: (p.idle_after.total_seconds(), p.mode, p.rule_priority) for name, p in found.items()} == {
+        "torch-2": (60, "on", -2),
+        "r": (1200, "off", 0),
+        "python3": (600, "on", 1),
+    }
+    assert {p.cooldown for p in found.values()} == {own.cooldown}
+    assert made.kernelspecs[0][1] == {"idle_after_seconds": Setting(60.0, "rule", False)}
+    asked = [replace(ADA, kernelspec=name) for name in (None, "torch-2", "r", "julia")]
+    assert [first_fit(SPECS, subject, MONDAY_NOON, UTC).name for subject in asked] == [
+        "all",
+        "torch",
+        "off",
+        "all",
+    ]
+    assert unfit(SPECS[0], ADA, MONDAY_NOON, UTC) == "It is for kernelspecs torch*; here: none known."
+
+
+def test_a_server_is_told_rules_for_its_kernels() -> None:
+    """The service cannot know what kernels will come: their rules go to the server, and those behind them."""
+    told = narrowed(SPECS, ADA)
+    assert [(rule.name, rule.match.kernelspecs) for rule in told] == [
+        ("torch", ("torch*",)),
+        ("off", ("r",)),
+        ("all", ()),
+    ]
+    assert in_force(Policy(), (), told, Subject(user=""), MONDAY_NOON, UTC) == in_force(
+        Policy(), (), SPECS, ADA, MONDAY_NOON, UTC
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "kernel", "chosen", "expected"),
+    [
+        ("on", "off", "on", "off"),
+        ("off", "on", "on", "on"),
+        ("dry_run", "on", "on", "dry_run"),
+        ("dry_run", "off", "on", "off"),
+        ("off", None, "on", "off"),
+        ("on", "off", "dry_run", "off"),  # a user's dry run, where the server is on by rule
+    ],
+)
+def test_in_a_servers_dry_run_no_kernel_moves(
+    server: str, kernel: str | None, chosen: str, expected: str
+) -> None:
+    """Kernels of a spec are off or on beside their server; a dry run is a whole server's, or nobody's."""
+    special = {"set": {} if kernel is None else {"mode": kernel}, "match": {"kernelspecs": "x"}}
+    rules = [rule_from(special), rule_from({"set": {"mode": server}})]
+    wished = {"mode"} if chosen != "on" else set()
+    made = in_force(Policy(mode=chosen), wished, rules, ADA, MONDAY_NOON, UTC)
+    assert made.policy.mode == server
+    assert of_kernelspec("x", made.policy).mode == expected

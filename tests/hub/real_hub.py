@@ -206,9 +206,9 @@ class RealHub(JupyterServer):
         """With which a person logs in."""
         return f"{self.password}-admin" if name.endswith("admin") else self.password
 
-    async def user(self, name: str) -> UserAtHub:
-        """A user whose server runs."""
-        user = UserAtHub(self.folder / "home" / name, hub=self, name=name)
+    async def user(self, name: str, profile: str | None = None) -> UserAtHub:
+        """A user whose server runs, noted as started with that profile."""
+        user = UserAtHub(self.folder / "home" / name, hub=self, name=name, profile=profile)
         self._users.append(user)
         return await user.__aenter__()
 
@@ -235,12 +235,14 @@ class UserAtHub(JupyterServer):
 
     hub: RealHub | None = None
     name: str = ""
+    profile: str | None = None
 
     async def __aenter__(self) -> UserAtHub:
         self.url = f"{self.hub.url}/user/{self.name}"
         self._notebooks: list[OpenNotebook] = []
         self.token = await self.hub.token_of(self.name)
-        await self.hub.request("POST", f"/hub/api/users/{self.name}/server", {})
+        options = {} if self.profile is None else {"profile": self.profile}
+        await self.hub.request("POST", f"/hub/api/users/{self.name}/server", options)
         await self.hub.until_answered(self.status)
         return self
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jupyter_gpu_reclaim.core.figures import Share
 from jupyter_gpu_reclaim.core.model import Event, Phase, Policy, Reason, Transition
 from jupyter_gpu_reclaim.core.policy_rules import Subject
-from jupyter_gpu_reclaim.hub.dry_run import NOTHING, Past, compare, schedule_of
+from jupyter_gpu_reclaim.core.usage import KernelAmounts
+from jupyter_gpu_reclaim.hub.dry_run import Past, compare, schedule_of
+from jupyter_gpu_reclaim.hub.dry_run_words import NOTHING
 from jupyter_gpu_reclaim.hub.policies import Book, book_from, book_of
+from jupyter_gpu_reclaim.hub.seen_use import seen_use
 
 GIB = 1 << 30
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -185,3 +191,90 @@ def test_a_longer_time_spares_the_waits_of_short_rests() -> None:
         4 * 2 * (24 - 1 / 3), abs=TICKS
     )
     assert found.sentence.endswith("less and caused 1 fewer wait.")
+
+
+def minutes(kernel: str, gib: int, *spans: tuple[datetime, int, bool]) -> Iterator[tuple[int, Share]]:
+    """Samples of a kernel: from an instant on, for so many minutes, at work or idle."""
+    held = gib * GIB // 1024 * 60
+    for begin, count, at_work in spans:
+        amounts = KernelAmounts(ms=60_000, resident=held, idle=0 if at_work else held)
+        for number in range(count):
+            at = int(begin.timestamp()) + 60 * number
+            owner = {"a": "ada", "b": "bob"}[kernel]
+            yield at, Share(kernel_id=kernel, label=kernel, owner=owner, gpu="GPU-1", amounts=amounts)
+
+
+SOONER = book_of([{"set": {"idle_after_seconds": 300}}])
+
+
+def test_rests_too_short_for_the_rules_in_force_are_known_from_samples() -> None:
+    """A kernel that the log never saw works for 10 minutes and rests for 15, twice, then works: with 5 minutes asked
+    for it is away for 10 minutes of each rest, less the move, and both cells after a rest wait for it."""
+    began = MONDAY + hours(10)
+    day = [
+        (began, 10, True), (began + hours(0, minutes=10), 15, False), (began + hours(0, minutes=25), 10, True),
+        (began + hours(0, minutes=35), 15, False), (began + hours(0, minutes=50), 10, True),
+    ]  # fmt: skip
+    seen = seen_use([*minutes("a", 4, *day), *minutes("b", 2, (began, 120, True))])
+    assert seen["a"].gone_at == began + hours(1)
+    morning = replace(week(), rows=(), seen=seen, until=MONDAY + hours(12))
+    found = compare(morning, AS_NOW, SOONER)
+    assert (found.kernels, found.in_force.reclaimed_gib_hours, found.in_force.waits) == (2, 0, 0)
+    assert found.tried.reclaimed_gib_hours == pytest.approx(4 * 2 * (600 - OUT_4) / 3600, abs=TICKS / 2)
+    assert found.tried.waits == 2
+    assert found.tried.waited_seconds == pytest.approx(2 * IN_4, abs=1e-5)
+    assert found.sentence == (
+        "The rules tried would have reclaimed 1.3 GiB-h more and caused 2 more waits. There may have been more of "
+        "both: rests too short for the rules in force are known from 2026-03-02 10:00 UTC on."
+    )
+
+
+def test_a_rest_between_a_restore_and_a_reclaim_is_cut_out_of_the_use() -> None:
+    """Of Ada's two hours on Tuesday a quarter was a rest: with 5 minutes asked for that is one more wait, and 10
+    minutes of 4 GiB beside what begins sooner; where no sample was taken she is in use as before."""
+    tuesday = MONDAY + hours(34)
+    rest = [
+        (tuesday, 30, True),
+        (tuesday + hours(0, minutes=30), 15, False),
+        (tuesday + hours(0, minutes=45), 75, True),
+    ]
+    known = replace(week(), seen=seen_use(minutes("a", 4, *rest)))
+    found, before = compare(known, AS_NOW, SOONER), compare(week(), AS_NOW, SOONER)
+    assert found.in_force == before.in_force
+    assert (before.tried.waits, found.tried.waits) == (2, 3)
+    more = found.tried.reclaimed_gib_hours - before.tried.reclaimed_gib_hours
+    assert more == pytest.approx(4 * (600 - OUT_4 - IN_4) / 3600, abs=TICKS)
+
+
+def test_what_was_not_seen_to_be_idle_counts_as_use() -> None:
+    """Minutes observed in part, with code waiting, or without any sample end a rest; where all is rest nothing is cut
+    but the end, and a kernel that other samples outlive is gone."""
+    began = MONDAY + hours(10)
+    idle = dict(minutes("a", 4, (began, 10, False)))
+    partly, waits = (began + hours(0, minutes=number) for number in (3, 6))
+    half = {"ms": 30_000, "resident": 2 * GIB // 1024 * 60, "idle": 2 * GIB // 1024 * 60}
+    for at, change in ((partly, half), (waits, {"waited_ms": 5})):
+        share = idle[int(at.timestamp())]
+        idle[int(at.timestamp())] = replace(share, amounts=replace(share.amounts, **change))
+    del idle[int((began + hours(0, minutes=8)).timestamp())]
+    use = seen_use(idle.items())["a"]
+    assert [
+        ((begin - began) // timedelta(minutes=1), (end - began) // timedelta(minutes=1))
+        for begin, end in use.rests
+    ] == [(0, 3), (4, 6), (7, 8), (9, 10)]
+    assert use.gone_at is None
+    assert (use.used_until - began) // timedelta(minutes=1) == 9
+    assert use.footprint == {"GPU-1": 4 * GIB}
+
+
+def test_a_rule_for_a_kernelspec_is_tried_on_its_kernels_alone() -> None:
+    """Ada's kernel is known to be of the spec that the rule names, bob's of another: only hers is reclaimed sooner."""
+    book = book_of([{"match": {"kernelspecs": ["gpu*"]}, "set": {"idle_after_seconds": 300}},
+                    {"set": {"idle_after_seconds": 1200}}])  # fmt: skip
+    subjects = {
+        "a": Subject(user="ada", kernelspec="gpu-torch"),
+        "b": Subject(user="bob", kernelspec="python3"),
+    }
+    found = compare(replace(week(), subjects=subjects), AS_NOW, book)
+    more = found.tried.reclaimed_gib_hours - found.in_force.reclaimed_gib_hours
+    assert more == pytest.approx(2 * 4 * 0.25, abs=TICKS)

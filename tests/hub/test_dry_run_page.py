@@ -15,6 +15,8 @@ from fleet_words import GIB, status
 from service_here import ServiceHere
 from tornado.httpclient import HTTPResponse
 
+from jupyter_gpu_reclaim.core.model import Gpu
+from jupyter_gpu_reclaim.core.usage import KernelAmounts, Span
 from jupyter_gpu_reclaim.hub import dry_run_process
 from jupyter_gpu_reclaim.hub.auth import READ, WRITE
 from jupyter_gpu_reclaim.hub.dry_run_process import DryRuns
@@ -80,11 +82,29 @@ async def test_rules_are_tried_and_nothing_is_changed(here: ServiceHere) -> None
     assert "reclaimed, GiB-h 96.0 98.0 +2.0 waits 0 0 +0" in said
     assert "by the log itself, 96.0 GiB-h" in said
     assert "1 notebooks' kernels" in said
-    assert "The log has no cells." in said
+    assert "The log has no cells; samples" in said
     assert "taken to have 80 GiB" not in said  # ada's server has said how large its GPU is
     assert "idle_after_seconds: 1800" in said
     assert here.service.policies.rules == rules
     assert await here.rows() == rows
+
+
+async def test_use_is_known_from_samples(here: ServiceHere) -> None:
+    """A notebook that was never reclaimed rested for 40 minutes, as samples in the database say: with 30 minutes asked
+    for its next cell would have waited, and 2 GiB would have been away for what is left of 10."""
+    end = int(here.service.clock.now().timestamp()) // 60 * 60 - 60
+    held, spans = 2 * GIB // 1024 * 10, []
+    for number in range(6 * 50):
+        idle = held if 30 <= number < 6 * 45 else 0
+        span = Span(end - 3000 + 10 * number)
+        span.kernels["k9", "k9.ipynb", "ada", "GPU-1"] = KernelAmounts(ms=10_000, resident=held, idle=idle)
+        spans.append(span)
+    gpu = Gpu(uuid="GPU-1", name="A100", total_bytes=16 * GIB, used_bytes=0)
+    await here.service.usage.store.write(spans, {gpu.uuid: gpu})
+    said = words(await tried(here))
+    assert "2 notebooks' kernels" in said
+    assert "would have reclaimed 2.3 GiB-h more and caused 1 more wait." in said
+    assert "it is known by the minute when they were in use" in said
 
 
 async def test_what_is_tried_stands_behind_the_overrides(here: ServiceHere) -> None:

@@ -194,6 +194,24 @@ async def test_a_wait_presses_on_others_and_an_override_reaches_everybody(here: 
     assert changes == [("policy_changed", "root"), ("policy_changed", "root2")]
 
 
+async def test_a_profile_is_what_the_hub_says_not_the_server(here: ServiceHere) -> None:
+    """A rule by profile is for the server that the Hub started with it, whatever a status claims of itself."""
+    rule = {"match": {"profiles": ["large"]}, "set": {"idle_after_seconds": 5}}
+    await here.service.set_override(rule, "", "root", None)
+    small = {"": {"user_options": {"profile": "small"}}, "big": {"user_options": {"profile": "large"}}}
+    here.tokens["ada"]["servers"] = small
+    here.tokens["ada's big"] = {**here.tokens["ada"], "scopes": ["access:servers!server=ada/big"]}
+    here.tokens["bob"]["servers"] = {"": {"user_options": ["large"]}}
+    found = {}
+    for token, server in (("ada", ""), ("ada's big", "big"), ("bob", "")):
+        said = {"server": server, "status": {**status(), "profile": "large"}, "profile": "large"}
+        assert (await here.call("PUT", "api/status", said, token)).code == 204
+        told = json.loads((await here.call("POST", "api/news", {"server": server}, token)).body)
+        found[token] = len(told["policy"]["rules"])
+    assert found == {"ada": 0, "ada's big": 1, "bob": 0}
+    assert [one.profile for one in here.service.fleet] == ["small", "large", None]
+
+
 async def test_no_token_is_ever_logged(here: ServiceHere, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever goes right or wrong, no token appears in what the service logs."""
     caplog.set_level(logging.DEBUG)

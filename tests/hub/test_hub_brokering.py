@@ -48,6 +48,24 @@ def test_a_rule_says_who_gives_way_first() -> None:
     assert asked(fleet, NOON)[0] == {("bob", ""): {"GPU-1": 4 * GIB}}
 
 
+def test_kernels_of_a_kernelspec_have_their_own_priority_and_patience() -> None:
+    """The kernel of lower priority is meant first, and one whose rule asks for more idle time not yet."""
+    late = kernel("b1", 4, idle_minutes=5, kernel_name="late", pressure_idle_after_seconds=600.0)
+    fleet = [
+        server("ada", status(), waiting_gib=4),
+        server("bob", status(kernel("b2", 4, idle_minutes=50), late)),
+        replace(
+            server("eve", status(kernel("e1", 4, idle_minutes=5, kernel_name="first"))),
+            kernelspec_priorities={"first": -1},
+        ),
+    ]
+    assert asked(fleet, NOON)[1] == {(("eve", ""), "e1")}
+    assert asked(fleet[:2], NOON)[1] == {(("bob", ""), "b2")}
+    only = [fleet[0], server("bob", status(late))]
+    assert asked(only, NOON)[1] == set()
+    assert asked(only, NOON + timedelta(minutes=6))[1] == {(("bob", ""), "b1")}
+
+
 @pytest.mark.parametrize(
     "said",
     [

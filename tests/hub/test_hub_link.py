@@ -136,6 +136,35 @@ def test_a_rule_takes_effect_without_a_restart(linked: Linked) -> None:
     linked.runner.run(scenario())
 
 
+def test_a_rule_for_a_kernelspec_holds_for_such_kernels(linked: Linked) -> None:
+    """A notebook whose spec has a rule is reclaimed by it, pinned for no longer than it says, and shown with it."""
+
+    async def scenario() -> None:
+        rule = {
+            "name": "pythons",
+            "match": {"kernelspecs": ["python*"], "users": ["ada"]},
+            "set": {"idle_after_seconds": 0, "max_pin_seconds": 60},
+        }
+        number = await linked.hub.service.set_override(rule, "", "root", None)
+        await linked.until(lambda row: row["phase"] == "reclaimed")
+        hub = await linked.shown(lambda hub: hub["kernelspecs"])
+        assert hub["rule"] is None
+        (shown,) = hub["kernelspecs"]
+        assert (shown["kernelspecs"], shown["rule"]["name"]) == (["python*"], "pythons")
+        assert shown["settings"]["max_pin_seconds"] == {"value": 60.0, "by": "rule", "locked": False}
+        policy = (await linked.server.status())["policy"]
+        assert (policy["idle_after_seconds"], policy["max_pin_seconds"]) == (3600.0, 43200.0)
+        pin = f"/gpu-reclaim/api/kernels/{linked.notebook.kernel_id}/pin"
+        refused = await linked.server.request("PUT", pin, {"seconds": 3600}, accept=(400,))
+        assert refused["reason"] == "invalid_pin"
+        await soon(lambda: linked.hub.service.fleet.get(ADA).kernels[0].pressure_idle_after == timedelta(0))
+        await linked.hub.service.end_override(number, "root")
+        await linked.shown(lambda hub: not hub["kernelspecs"])
+        await linked.run_a_cell()
+
+    linked.runner.run(scenario())
+
+
 def test_an_order_is_carried_out_and_shown_with_its_reason(linked: Linked) -> None:
     """An administrator's order goes the way of every wish, has its actor in the log, its reason before the user."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from fleet_words import kernel, server, status
 
 from jupyter_gpu_reclaim.core.policy_rules import Subject
 from jupyter_gpu_reclaim.hub.policies import BadPolicies, Book, Policies, book_from, book_of
@@ -98,3 +100,17 @@ def test_an_override_goes_before_the_rules_and_says_who_set_it() -> None:
     assert [one["where"] for one in told] == ["override 7 by root"]
     assert [why for _, why in policies.explain(bob, NOON)] == ["It is for users ada; here: 'bob'.", None]
     assert policies.priority(Subject(user="x"), NOON) == -1
+
+
+def test_a_servers_kernels_are_ranked_by_the_rules_of_their_specs() -> None:
+    """The server has the priority of its own rule, a kernel that of the rule for its spec where that is another."""
+    rules = [
+        {"match": {"kernelspecs": ["torch*"]}, "set": {}, "priority": -3},
+        {"match": {"users": ["ada"], "profiles": ["small"]}, "set": {}, "priority": 2},
+    ]
+    policies = Policies(book_of(rules))
+    said = status(kernel("a", 1, kernel_name="torch-2"), kernel("b", 1, kernel_name="python3"))
+    ranked = policies.ranked(replace(server("ada", said), profile="small"), NOON)
+    assert (ranked.priority, ranked.kernelspec_priorities) == (2, {"torch-2": -3})
+    assert [ranked.priority_of(one) for one in ranked.kernels] == [-3, 2]
+    assert policies.ranked(server("ada", said), NOON).priority == 0

@@ -132,6 +132,30 @@ async def test_the_page_says_which_rule_holds_and_why(here: ServiceHere) -> None
     assert "all rule 2 Holds" in said
 
 
+async def test_the_page_says_which_rule_holds_for_a_kernel(here: ServiceHere) -> None:
+    """A rule for a kernelspec is for such kernels alone; the server's page names it beside the kernel it is for."""
+    rule = {
+        "name": "notebooks of torch",
+        "match": {"kernelspecs": ["torch*"]},
+        "set": {"idle_after_seconds": 60},
+    }
+    await here.service.set_override(rule, "", "root", None)
+    asked = "policies?user=zoe&kernelspec={}"
+    said = words(await here.call("GET", asked.format("torch-2"), token="admin"))
+    assert "zoe, kernels of torch-2," in said
+    assert "notebooks of torch override 1 by root Holds: it is the first that fits." in said
+    said = words(await here.call("GET", asked.format("python3"), token="admin"))
+    assert "Does not hold. It is for kernelspecs torch*; here: 'python3'." in said
+    assert "all rule 2 Holds" in said
+    kernels = kernel("k1", 4, kernel_name="torch-2"), kernel("k3", 1, kernel_name="python3")
+    body = {"server": "", "node": "n1", "status": status(*kernels)}
+    assert (await here.call("PUT", "api/status", body, "ada")).code == 204
+    said = words(await here.call("GET", "server?user=ada", token="admin"))
+    assert "rule “course” (rule 1)" in said
+    assert said.count("rule “notebooks of torch” for torch-2 (override 1 by root)") == 1
+    assert "for python3" not in said
+
+
 # -- who may what ------------------------------------------------------------------------------------------------------
 
 

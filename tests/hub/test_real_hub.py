@@ -23,6 +23,9 @@ rules:
     match: {groups: [students]}
     set: {idle_after_seconds: 240}
     lock: all
+  - name: small servers
+    match: {profiles: [small]}
+    set: {max_pin_seconds: 1800}
 """
 FRESH = (
     "import torch\ntorch.set_num_threads(1)\n"
@@ -61,9 +64,9 @@ class Desk:
         return (await self.user.request("GET", where))["transitions"][::-1]
 
 
-async def sit_down(hub: RealHub, name: str) -> Desk:
+async def sit_down(hub: RealHub, name: str, profile: str) -> Desk:
     """A user opens a notebook and fills it, others making room."""
-    user = await hub.user(name)
+    user = await hub.user(name, profile)
     notebook = await user.open_notebook("a.ipynb")
     await notebook.run(FRESH)
     await user.until(lambda row: row["mechanism"] and row["footprint_bytes"] >= HELD_BYTES, notebook)
@@ -76,7 +79,7 @@ def desks(hub: RealHub, portal: BlockingPortal) -> tuple[Desk, Desk]:
     settings = hub.folder / "home" / "alice" / ".jupyter" / "jupyter_server_config.py"
     settings.parent.mkdir(parents=True)
     settings.write_text("c.GpuReclaim.idle_after_seconds = 10**6\n")
-    return portal.call(sit_down, hub, "alice"), portal.call(sit_down, hub, "bob")
+    return portal.call(sit_down, hub, "alice", "large"), portal.call(sit_down, hub, "bob", "small")
 
 
 def test_a_waiting_cell_makes_another_users_idle_notebook_give_way(
@@ -102,10 +105,13 @@ def test_a_waiting_cell_makes_another_users_idle_notebook_give_way(
     portal.call(story)
 
 
-def test_the_operators_settings_hold_by_group(
+def test_the_operators_settings_hold_by_group_and_profile(
     hub: RealHub, desks: tuple[Desk, Desk], portal: BlockingPortal
 ) -> None:
-    """A server has its group's settings, whatever its user configures; a rule of the service bounds them at once."""
+    """A server has its group's settings, whatever its user configures; rules of the service bound them at once.
+
+    They know the group, and the profile that the Hub noted.
+    """
     rules, before = hub.folder.parent / "policies.yaml", [portal.call(desk.user.status) for desk in desks]
     assert [one["policy"]["idle_after_seconds"] for one in before] == [300, 1200]
     assert [one["policy"]["max_pin_seconds"] for one in before] == [3600, 14400]
@@ -113,7 +119,9 @@ def test_the_operators_settings_hold_by_group(
     async def story() -> None:
         rules.write_text(RULES)
         await desks[0].user.until_status(lambda status: status["policy"]["idle_after_seconds"] == 240)
-        assert (await desks[1].user.status())["policy"] == before[1]["policy"]
+        shorter = {**before[1]["policy"], "max_pin_seconds": 1800}
+        await desks[1].user.until_status(lambda status: status["policy"] == shorter)
+        assert (await desks[0].user.status())["policy"]["max_pin_seconds"] == 3600
         rules.write_text(RULES.replace("240", "soon"))  # which is wrong: what held still does
         await hub.until_logged("policies.yaml line 4: set.idle_after_seconds")
         assert (await desks[0].user.status())["policy"]["idle_after_seconds"] == 240

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from worlds import MINUTE, NOW, away, gpu, histories, idle_kernel, policies, snapshots, stays, world
 
 from jupyter_gpu_reclaim.core.horizon import next_change
-from jupyter_gpu_reclaim.core.model import Keep, Policy, Reason, Reclaim, Snapshot, Wait
+from jupyter_gpu_reclaim.core.model import Keep, KernelspecPolicy, Policy, Reason, Reclaim, Snapshot, Wait
 from jupyter_gpu_reclaim.core.policy import decide
 
 
@@ -35,6 +35,7 @@ def plain_snapshots(draw: st.DrawFn) -> Snapshot:
         idle_kernel(
             f"k{number}", last_active_at=draw(minutes), phase_since=draw(st.none() | minutes),
             warned_at=draw(st.none() | minutes), restored_early=draw(st.booleans()),
+            kernel_name=draw(st.sampled_from(["", "spec"])),
         )
         for number in range(draw(st.integers(1, 3)))
     ]  # fmt: skip
@@ -42,8 +43,18 @@ def plain_snapshots(draw: st.DrawFn) -> Snapshot:
     return world(*idle, *waiting, gpus=(gpu(free=0),))
 
 
+by_kernelspec = st.builds(
+    lambda policy, other: replace(
+        policy,
+        by_kernelspec=(KernelspecPolicy(kernelspecs=("spec",), policy=replace(other, mode=policy.mode)),),
+    ),
+    policies,
+    policies,
+)
+
+
 @settings(max_examples=250, deadline=None)
-@given(plain_snapshots() | snapshots(), policies, histories, stays)
+@given(plain_snapshots() | snapshots(), policies | by_kernelspec, histories, stays)
 def test_nothing_is_done_before_the_horizon(snapshot, policy, pressure, residence):
     """At any instant before the one that it names, the acts are those of now."""
     now = snapshot.taken_at

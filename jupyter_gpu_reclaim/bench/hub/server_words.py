@@ -46,7 +46,7 @@ def status(number: int, now: datetime) -> dict[str, Any]:
     seen = Snapshot(taken_at=now, gpus=gpus, holdings=holdings, host_available_bytes=512 << 30)
     policy, history = Policy(), History()
     decisions = {made.kernel_id: made for made in history.decide(seen, policy)}
-    return sent_of(status_body(status_of(policy, seen, decisions, history, (), ()), {}))
+    return sent_of(status_body(status_of(policy, seen, decisions, history, (), ()), {}), policy)
 
 
 def waiting(number: int) -> dict[str, int]:

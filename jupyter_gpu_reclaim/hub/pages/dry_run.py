@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from jupyter_gpu_reclaim.hub.dry_run import NOT_MODELLED, Brought
+from jupyter_gpu_reclaim.hub.dry_run import Brought
 from jupyter_gpu_reclaim.hub.dry_run_process import MOST_DAYS
+from jupyter_gpu_reclaim.hub.dry_run_words import NOT_MODELLED
 from jupyter_gpu_reclaim.hub.pages.page import HubPage
 from jupyter_gpu_reclaim.hub.policies import Book, book_from
 

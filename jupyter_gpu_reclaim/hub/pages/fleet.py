@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from jupyter_gpu_reclaim.core.fleet_view import (
     totals,
     waiting,
 )
-from jupyter_gpu_reclaim.core.policy_rules import first_fit
+from jupyter_gpu_reclaim.core.policy_rules import Rule, first_fit
 from jupyter_gpu_reclaim.hub.fleet import subject_of
 from jupyter_gpu_reclaim.hub.pages.page import HubPage, page_of
 from jupyter_gpu_reclaim.hub.pages.words import share
@@ -84,15 +85,20 @@ class ServerHandler(HubPage):
         seen = self.service.fleet.get((user, server)) if self.actor.may_see(user) else None
         if seen is None:
             raise tornado.web.HTTPError(404, "No such server was heard of lately, or it is not yours to see.")
-        now = self.now
+        now, policies, subject = self.now, self.service.policies, subject_of(seen)
         orders, _ = await self.service.store.orders(user=user, limit=ORDERS_OF_SERVER)
-        policies = self.service.policies
+
+        def rule_of(kernelspec: str | None) -> Rule | None:
+            return first_fit(policies.rules, replace(subject, kernelspec=kernelspec), now, policies.zone)
+
         self.show(
             "server.html",
             seen=seen,
-            kernels=[(kernel, state_of(kernel, now)) for kernel in by_size(seen)],
+            kernels=[
+                (kernel, state_of(kernel, now), rule_of(kernel.kernel_name)) for kernel in by_size(seen)
+            ],
             orders=[order for order in orders if order.server == server],
-            rule=first_fit(policies.rules, subject_of(seen), now, policies.zone),
+            rule=rule_of(None),
             badges=BADGES,
         )
 

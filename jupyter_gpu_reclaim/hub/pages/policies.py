@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import tornado.web
@@ -17,6 +18,7 @@ from jupyter_gpu_reclaim.hub.pages.past import instant_in
 from jupyter_gpu_reclaim.hub.policies import Book
 
 OVERRIDES = 50
+ASKED = ("user", "server", "groups", "kernelspec", "at")
 LONGEST_NOTE, LONGEST_RULE, LONGEST_HOURS = 500, 20_000, 366 * 24
 
 
@@ -24,9 +26,9 @@ class PoliciesHandler(HubPage):
     """Rules in their order, and an answer to "which one is for this user, and why"."""
 
     async def get(self) -> None:
-        """GET policies?user=&server=&groups=&at=&before=."""
+        """GET policies?user=&server=&groups=&kernelspec=&at=&before=."""
         self.need_read()
-        asked = {name: self.get_query_argument(name, "")[:500] for name in ("user", "server", "groups", "at")}
+        asked = {name: self.get_query_argument(name, "")[:500] for name in ASKED}
         text = self.get_query_argument("before", None)
         before = None if text is None else self.whole("before", 1, 2**62)
         overrides, following = await self.service.store.overrides(before=before, limit=OVERRIDES)
@@ -50,13 +52,7 @@ class PoliciesHandler(HubPage):
         seen = self.service.fleet.get((asked["user"], asked["server"]))
         known = Subject(user=asked["user"], server=asked["server"]) if seen is None else subject_of(seen)
         groups = frozenset(filter(None, (name.strip() for name in asked["groups"].split(","))))
-        return Subject(
-            user=known.user,
-            server=known.server,
-            groups=groups or known.groups,
-            profile=known.profile,
-            gpus=known.gpus,
-        )
+        return replace(known, groups=groups or known.groups, kernelspec=asked["kernelspec"] or None)
 
 
 class OverridesHandler(HubPage):
