@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import Event, Holding, Phase, Policy, Reason, Snapshot
 from jupyter_gpu_reclaim.ports import ReclaimLog
 from jupyter_gpu_reclaim.reconciler.journal import RECORD_PATIENCE_SECONDS
@@ -46,6 +47,11 @@ class Book:
             return self._memory[kernel_id]
         except KeyError:
             raise UnknownKernel(f"There is no kernel {kernel_id}.") from None
+
+    def policy_of(self, kernel_id: str, policy: Policy) -> Policy:
+        """What holds for the kernel in a server of that policy; the same for one that is not known."""
+        memory = self._memory.get(kernel_id)
+        return policy if memory is None else policy_of(memory.holding, policy)
 
     async def take_in(self, snapshot: Snapshot) -> None:
         """Bring the memory up to what a look has found, with a row for whatever the agents know better."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.alarms import laid_over
-from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import (
     Admit,
     Decision,
@@ -121,8 +120,8 @@ class Reconciler:
 
     async def pin(self, kernel_id: str, until: datetime, actor: str) -> None:
         """Keep the kernel from being reclaimed until then. Raises `InvalidPin`, `UnknownKernel`."""
+        check_pin(until, self._book.policy_of(kernel_id, self.policy), self._clock.now())
         memory = self._book.known(kernel_id)
-        check_pin(until, policy_of(memory.holding, self.policy), self._clock.now())
         memory.pinned_until, memory.warned_at = until, None
         self._moves.note(memory, Event.PINNED, reason=Reason.PINNED, actor=actor, detail=until.isoformat())
         self.wake()

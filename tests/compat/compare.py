@@ -1,8 +1,9 @@
 """jupyter_server's, ipykernel's and nbclient's own tests, without us and with us: `compare.py PYTHON FOLDER PAGE`.
 
 PYTHON is an environment with those packages and what their tests need, but without us; we are installed into it half
-way. FOLDER receives the sdists. The table in PAGE is written anew. Exits 1 where a test tells the two apart: one that
-comes out otherwise is run again in both ways, and is put down to chance only if it comes out both ways in one of them.
+way. FOLDER receives the sdists. The table in PAGE is written anew. Exits 1 where a test tells the two apart which would
+not fail with any extension: one that comes out otherwise is run again in both ways, and is put down to chance only if
+it comes out both ways in one of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ COROUTINES = {
         "asyncio_default_fixture_loop_scope=function",
     ),  # unset, it is a warning and so an error
 }
+ANY_EXTENSION = {
+    "tests/extension/test_app.py::test_stop_extension": "demands that no extension be loaded but the two it names"
+}
+"""Tests that any third extension fails, with what they demand."""
 AGAIN = 3
 LIMIT_SECONDS = 1500
 
@@ -139,13 +144,18 @@ def write(page: Path, suites: list[Suite]) -> None:
         "| --- | --- | --- | --- | --- | --- | --- |",
         *(suite.row() for suite in suites),
     ]
+    for test in (test for suite in suites for test in suite.by_us()):
+        table += [
+            "",
+            f"`{test}` {ANY_EXTENSION.get(test, 'is told apart by us, and nobody has explained why yet')}.",
+        ]
     marks = re.compile(r"(<!-- compat: begin.*?-->\n)(.*?)(<!-- compat: end -->)", re.DOTALL)
     text = marks.sub(lambda found: f"{found[1]}\n" + "\n".join(table) + f"\n\n{found[3]}", page.read_text())
     page.write_text(text)
 
 
 def main(python: Path, folder: Path, page: Path) -> int:
-    """Run everything; the number of tests that tell the two apart."""
+    """Run everything; the number of tests that tell the two apart, but for those that any extension fails."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     suites = [unpack(python, name, folder) for name in SUITES]
@@ -168,7 +178,7 @@ def main(python: Path, folder: Path, page: Path) -> int:
             print(f"  {test}: without {suite.seen(test, 'without')}, with {suite.seen(test, 'with')}")
         if not suite.kernels:
             raise SystemExit(f"no kernel of {suite.name}'s tests had an agent: this shows nothing")
-    return sum(len(suite.by_us()) for suite in suites)
+    return sum(test not in ANY_EXTENSION for suite in suites for test in suite.by_us())
 
 
 if __name__ == "__main__":
