@@ -45,7 +45,7 @@ def run_histories(new_board: Callable[..., Board], count: int, seeds: tuple[int,
     return total
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_two_thousand_histories(new_board: Callable[..., Board]) -> None:
     """In 2,000 random histories no bit is wrong and no byte is left on the GPU without its reason."""
     run_histories(new_board, 2000, (1, 2))
