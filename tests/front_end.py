@@ -14,7 +14,7 @@ from tornado.websocket import websocket_connect
 
 from jupyter_gpu_reclaim.demo.jupyter_session import JupyterServer
 
-PATIENCE_SECONDS = 8
+PATIENCE_SECONDS = 60
 
 
 class FrontEnd:
