@@ -157,6 +157,10 @@ class RealKernel:
                 message = channel.get_msg(timeout=1.0)
             except Empty:
                 continue
+            except ValueError as refused:
+                if "Duplicate Signature" in str(refused):
+                    continue  # an interrupt met ipykernel while it sent, and it sent that message twice
+                raise
             if message["parent_header"].get("msg_id") == request:
                 return message
             passed_over.append(message)
