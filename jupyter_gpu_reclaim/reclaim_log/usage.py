@@ -197,6 +197,9 @@ def _points(
     return sorted(found, key=lambda point: (point.gpu, point.at))
 
 
+_OF_WHAT = (*usage_kernels.c["kernel_id", "label", "owner"], usage_gpus.c.uuid)
+
+
 def _shares(database: Database, which: Callable[[str], bool], since: int, until: int) -> list[Share]:
     with database.reading() as connection:
         sums = (
@@ -216,26 +219,14 @@ def _shares(database: Database, which: Callable[[str], bool], since: int, until:
         )
         rows = connection.execute(
             select(
-                usage_kernels.c.kernel_id,
-                usage_kernels.c.label,
-                usage_kernels.c.owner,
-                usage_gpus.c.uuid,
+                *_OF_WHAT,
                 *(sums.c[name] for name in KERNEL_AMOUNTS),
             )
             .join_from(sums, usage_kernels, usage_kernels.c.id == sums.c.kernel)
             .join(usage_gpus, usage_gpus.c.id == sums.c.gpu)
             .order_by(usage_kernels.c.id, usage_gpus.c.id)
         )
-        return [
-            Share(
-                kernel_id=kernel_id,
-                label=label,
-                owner=owner,
-                gpu=gpu,
-                amounts=KernelAmounts(*map(int, amounts)),
-            )
-            for kernel_id, label, owner, gpu, *amounts in rows
-        ]
+        return [_share(*row) for row in rows]
 
 
 def _minutes(
@@ -244,10 +235,7 @@ def _minutes(
     asked = (
         select(
             kernel_usage.c.at,
-            usage_kernels.c.kernel_id,
-            usage_kernels.c.label,
-            usage_kernels.c.owner,
-            usage_gpus.c.uuid,
+            *_OF_WHAT,
             *(kernel_usage.c[name] for name in KERNEL_AMOUNTS),
         )
         .join_from(kernel_usage, usage_kernels, usage_kernels.c.id == kernel_usage.c.kernel)
@@ -256,15 +244,14 @@ def _minutes(
     )
     with database.reading() as connection:
         rows = connection.execute(asked.where(kernel_usage.c.source.in_(_sources(connection, which))))
-        return [
-            (
-                int(at),
-                Share(
-                    kernel_id=kernel_id, label=label, owner=owner, gpu=gpu, amounts=KernelAmounts(*amounts)
-                ),
-            )
-            for at, kernel_id, label, owner, gpu, *amounts in rows
-        ]
+        return [(int(at), _share(*row)) for at, *row in rows]
+
+
+def _share(kernel_id: str, label: str, owner: str, gpu: str, *amounts: int) -> Share:
+    """One row that begins with `_OF_WHAT`. Sums come as Decimal from PostgreSQL."""
+    return Share(
+        kernel_id=kernel_id, label=label, owner=owner, gpu=gpu, amounts=KernelAmounts(*map(int, amounts))
+    )
 
 
 def _restores(database: Database, whose: str | None, since: int, until: int) -> int:

@@ -19,6 +19,9 @@ from jupyter_gpu_reclaim.ports import LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log import SqlReclaimLog, schema
 from jupyter_gpu_reclaim.reclaim_log.tables import VERSION_TABLE, metadata
 
+ITS_GPU = """INSERT INTO reclaim_transition_gpus (gpu_uuid, at, sequence)
+  SELECT 'GPU-1', at, sequence FROM reclaim_transitions
+"""
 INSERT_0001 = """INSERT INTO reclaim_transitions (id, at, kernel_id, event, phase, episode_id, reason, label, owner,
     mechanism, footprint, moved_bytes, freed_bytes, unmovable, took_seconds, detail, actor, simulated)"""
 
@@ -37,9 +40,7 @@ WRITTEN_BY: dict[str, tuple[list[str], list[Transition]]] = {
                'idle', 'train.ipynb', 'ada', 'torch_offload', '{{"GPU-1": 1024}}', 1000, '{{"GPU-1": 1000}}',
                '{{"graph": 24}}', 1.25, 'détail', 'admin', 1)
             """,
-            """INSERT INTO reclaim_transition_gpus (gpu_uuid, at, sequence)
-               SELECT 'GPU-1', at, sequence FROM reclaim_transitions
-            """,
+            ITS_GPU,
         ],
         [
             Transition(
@@ -86,9 +87,7 @@ WRITTEN_BY: dict[str, tuple[list[str], list[Transition]]] = {
                'idle', 'train.ipynb', 'ada', 'torch_offload', '{"GPU-1": 1024}', NULL, '{}', '{}', NULL,
                'A checksum differs.', '', 0, 'torch 2.13.0', '580.65.06')
             """,
-            """INSERT INTO reclaim_transition_gpus (gpu_uuid, at, sequence)
-               SELECT 'GPU-1', at, sequence FROM reclaim_transitions
-            """,
+            ITS_GPU,
         ],
         [
             Transition(
@@ -118,9 +117,7 @@ WRITTEN_BY: dict[str, tuple[list[str], list[Transition]]] = {
                'idle', '#0123456789abcdef', '', 'torch_offload', '{"GPU-1": 1024}', NULL, '{}', '{}', NULL,
                '', '', 0, 'torch 2.13.0', '580.65.06')
             """,
-            """INSERT INTO reclaim_transition_gpus (gpu_uuid, at, sequence)
-               SELECT 'GPU-1', at, sequence FROM reclaim_transitions
-            """,
+            ITS_GPU,
             "INSERT INTO reclaim_usage_sources (id, name) VALUES (1, 'ada@host')",
             "INSERT INTO reclaim_usage_gpus (id, uuid, name, simulated) VALUES (1, 'GPU-1', 'Some GPU', 0)",
             """INSERT INTO reclaim_gpu_usage (step, source, gpu, at, ms, total, resident, reclaimed, others, held_ms,
@@ -154,9 +151,7 @@ WRITTEN_BY: dict[str, tuple[list[str], list[Transition]]] = {
                'idle', 'train.ipynb', 'ada', 'torch_offload', '{"GPU-1": 1024}', 1024, '{}', '{}', 0.5,
                '', '', 0, 'torch 2.13.0', '580.65.06')
             """,
-            """INSERT INTO reclaim_transition_gpus (gpu_uuid, at, sequence)
-               SELECT 'GPU-1', at, sequence FROM reclaim_transitions
-            """,
+            ITS_GPU,
         ],
         [
             Transition(
