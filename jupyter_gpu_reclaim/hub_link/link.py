@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from jupyter_gpu_reclaim.core.kernelspecs import of_kernelspec
-from jupyter_gpu_reclaim.core.model import Policy, Transition
-from jupyter_gpu_reclaim.core.policy_rules import Setting
-from jupyter_gpu_reclaim.core.wire import to_json
+from jupyter_gpu_reclaim.core.model import Transition
+from jupyter_gpu_reclaim.core.policy_rules import Rule, Setting
 from jupyter_gpu_reclaim.hub_link.kept_policy import KeptPolicy
 from jupyter_gpu_reclaim.hub_link.orders import Orders
 from jupyter_gpu_reclaim.hub_link.outbox import Outbox
+from jupyter_gpu_reclaim.hub_link.sent import sent_of, signature_of
 from jupyter_gpu_reclaim.hub_link.service_calls import ServiceAway, ServiceCalls, ServiceRefused
 from jupyter_gpu_reclaim.ports import Clock, LogUnavailable
 from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong
@@ -24,17 +24,13 @@ from jupyter_gpu_reclaim.reconciler import Reconciler, Status
 logger = logging.getLogger(__name__)
 
 PUSH_SECONDS, AGAIN_SECONDS = 1.0, 10.0
-"""A changed status is pushed no more often than the one, an unchanged one as often as the other."""
+"""A changed status is pushed no more often than the one, an unchanged one as often as the other, or a little more."""
+SPREAD = (0.8, 1.0)
+"""Pauses are shortened by chance: servers that all come back at once, after a restart, do not stay in step."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 PRESSURE_LIVES_SECONDS = 60.0
 """What others wait for is forgotten when the service has been away for so long."""
 LEAVE_SECONDS = 2.0
-SENT = ("taken_at", "gpus", "problems", "alarms", "policy")
-SENT_OF_KERNELS = (
-    "kernel_id", "label", "kernel_name", "language", "phase", "phase_since", "footprint", "host_bytes", "mechanism",
-    "framework", "unmovable", "running_since", "last_active_at", "pinned_until", "waiting", "restore_wanted_at",
-    "decision", "explanation", "due_at", "wait",
-)  # fmt: skip
 
 
 class HubLink:
@@ -101,7 +97,7 @@ class HubLink:
         self._status = status
         self._forget_old_pressure()
         self._apply()
-        if _signature(status) != self._told:
+        if signature_of(status) != self._told:
             self._changed.set()
 
     def publish(self, waiting: Mapping[str, int]) -> None:
@@ -115,12 +111,12 @@ class HubLink:
         return {
             "connected": self._heard_at is not None and self.problem is None,
             "problem": self.problem or self._outbox.problem,
-            "rule": None if now.rule is None else {"name": now.rule.name, "where": now.rule.where},
+            "rule": None if now.rule is None else _named(now.rule),
             "settings": _shown(now.settings),
             "kernelspecs": [
                 {
                     "kernelspecs": list(rule.match.kernelspecs),
-                    "rule": {"name": rule.name, "where": rule.where},
+                    "rule": _named(rule),
                     "settings": _shown(settings),
                 }
                 for rule, settings in now.kernelspecs
@@ -141,13 +137,15 @@ class HubLink:
             self._changed.clear()
             self._urgent.clear()
             if status is not None and status.snapshot is not None:
-                self._told = _signature(status)
+                self._told = signature_of(status)
                 await self._calls.put_status(
                     self._node, sent_of(self._body(status), status.policy), self._waiting
                 )
                 self._reached()
                 self._pushed.set()
-                await _any(AGAIN_SECONDS - PUSH_SECONDS, self._changed, self._urgent)
+                await _any(
+                    random.uniform(*SPREAD) * AGAIN_SECONDS - PUSH_SECONDS, self._changed, self._urgent
+                )
             await _any(PUSH_SECONDS, self._urgent)
 
     async def _push_rows(self) -> None:
@@ -233,7 +231,7 @@ class HubLink:
                 logger.exception("The link to the Hub's GPU service failed; it is tried again")
             if self._loop.time() - begun > 2 * pause:
                 pause = FIRST_PAUSE_SECONDS
-            await asyncio.sleep(pause)
+            await asyncio.sleep(random.uniform(*SPREAD) * pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _reached(self) -> None:
@@ -261,29 +259,14 @@ async def recent_rows(query: Callable[..., Awaitable[Any]], now: datetime) -> li
     return rows[::-1]
 
 
-def sent_of(body: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
-    """What the service shows of a server, and no more. Kernels with a policy of their own say when they give way."""
-    kernels = [{name: kernel[name] for name in SENT_OF_KERNELS} for kernel in body["kernels"]]
-    for kernel in kernels if policy.by_kernelspec else ():
-        own = of_kernelspec(kernel["kernel_name"], policy)
-        kernel["pressure_idle_after_seconds"] = to_json(own.pressure_idle_after)
-    return {**{name: body[name] for name in SENT}, "kernels": kernels}
+def _named(rule: Rule) -> dict[str, str]:
+    return {"name": rule.name, "where": rule.where}
 
 
 def _shown(settings: Mapping[str, Setting]) -> dict[str, Any]:
     return {
         name: {"value": made.value, "by": made.by, "locked": made.locked} for name, made in settings.items()
     }
-
-
-def _signature(status: Status) -> Any:
-    """What changes in a status when something happened, not merely time."""
-    if status.snapshot is None:
-        return None
-    return [
-        (h.kernel_id, h.phase, h.running_since, h.pinned_until, to_json(h.footprint), status.decisions[h.kernel_id])
-        for h in status.snapshot.holdings
-    ] + [to_json(status.policy), list(status.problems)]  # fmt: skip
 
 
 async def _any(seconds: float, *events: asyncio.Event) -> None:

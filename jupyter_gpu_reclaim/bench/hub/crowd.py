@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from jupyter_gpu_reclaim.hub_link.service_calls import ServiceCalls
 
 STATUS_EVERY_SECONDS, TRANSITIONS_A_SECOND, PAGE_EVERY_SECONDS = 10.0, 50, 3.0
 WINDOW_SECONDS = 5.0
+NEW_OBJECTS_A_COLLECTION = 100_000
 PAGES = ("", "servers", "servers?q=user00&sort=user", "server?user=user0007", "log", "log?user=user0007", "orders",
          "policies?user=user0007", "report")  # fmt: skip
 ADMIN = "the admin's"
@@ -51,10 +53,13 @@ class Crowd:
 
     async def play(self, warm_up: float, seconds: float) -> Heard:
         """The load for so long. Raises `Refused` if a call of it failed: no figure is good then."""
+        gc.set_threshold(
+            NEW_OBJECTS_A_COLLECTION
+        )  # or the time that this process stands still counts as the service's
         hub = HTTPServer(stand_in(self._tokens))
         hub.add_socket(self._service.hub_socket)
         load = [asyncio.create_task(self._speak(number)) for number in range(len(self._calls))]
-        load += [asyncio.create_task(self._listen(calls)) for calls in self._calls]
+        load += [asyncio.create_task(self._listen(number)) for number in range(len(self._calls))]
         load += [asyncio.create_task(self._log(first)) for first in range(TRANSITIONS_A_SECOND)]
         try:
             await _while_none_ends(asyncio.sleep(warm_up), load)
@@ -85,10 +90,10 @@ class Crowd:
             push = self._calls[number].put_status(node, body, waiting)
             self._heard.statuses.append(await _timed(push))
 
-    async def _listen(self, calls: ServiceCalls) -> None:
-        """A server always has a question open."""
-        version = None
-        await asyncio.sleep(STATUS_EVERY_SECONDS)
+    async def _listen(self, number: int) -> None:
+        """A server always has a question open, once it has said its first status."""
+        calls, version = self._calls[number], None
+        await asyncio.sleep((1 + number / len(self._calls)) * STATUS_EVERY_SECONDS)
         while True:
             version = (await calls.news(version))["version"]
 

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from jupyter_gpu_reclaim.bench.log.ingest import transition
 from jupyter_gpu_reclaim.core.model import Gpu, Holding, Phase, Policy, Snapshot
 from jupyter_gpu_reclaim.core.wire import instant, to_json
-from jupyter_gpu_reclaim.hub_link.link import sent_of
+from jupyter_gpu_reclaim.hub_link.sent import sent_of
 from jupyter_gpu_reclaim.reconciler.history import History
 from jupyter_gpu_reclaim.reconciler.status import status_of
 from jupyter_gpu_reclaim.server.status_json import status_body
