@@ -86,8 +86,9 @@ def test_interrupt_during_the_restore_loses_nothing(rig: Rig) -> None:
     rig.reclaim()
     request = rig.start_waiting()
     rig.hold.touch()
+    heard = len(rig.server.heard)
     resumption = rig.server.ask_later("resume")
-    rig.server.wait_for_op("status", len(rig.server.heard) - 1, phase="restoring")
+    rig.server.wait_for_op("status", heard, phase="restoring")
     rig.kernel.interrupt()
     assert rig.kernel.finish(request).ename == INTERRUPTED
     rig.hold.unlink()
