@@ -219,8 +219,9 @@ class PolicyTraits(LogTraits):
     tick_seconds = Seconds(
         5.0,
         min=0.1,
-        help="""Seconds between two looks at GPUs and kernels. At least 0.1. A cell that waits for its data does not
-        wait for this: it is seen to at once. The default, 5, is short beside every span above.""",
+        help="""Seconds between two looks at GPUs and kernels, twice as long while nothing changes and nobody works or
+        waits. At least 0.1. A cell that waits for its data does not wait for this: it is seen to at once, and what is
+        due by time is done in time. The default, 5, is short beside every span above.""",
     ).tag(config=True)
 
     sample_seconds = Seconds(

@@ -15,7 +15,7 @@ ORPHAN_BEAT_SECONDS = 0.2
 PING_SECONDS = 1.0
 SHORTEST_PATIENCE_SECONDS = 2.0  # with a server that is there but silent
 LONGEST_REST_BEATS = (
-    24  # with the default beat of 5 s, a kernel that does nothing is looked at every two minutes
+    60  # with the default beat of 5 s, a kernel that does nothing is looked at every five minutes
 )
 MOST_NOTES = 20
 URGENT = ("phase", "waiting", "room_wanted", "place_wanted_at")

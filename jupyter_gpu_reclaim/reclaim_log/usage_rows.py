@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, insert, literal, select, tuple_
+from sqlalchemy import (
+    Connection,
+    Delete,
+    Insert,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+)
 
 from jupyter_gpu_reclaim.core.usage import GpuAmounts, KernelAmounts
 from jupyter_gpu_reclaim.reclaim_log.database import in_parts
@@ -76,22 +89,33 @@ def sum_up(
     begin: int,
 ) -> None:
     """Make the row of a coarser step anew from the finer ones in it."""
+    of = {"of_source": source, "of_gpus": list(gpus), "begin": begin, "end": begin + coarser}
+    for statement in _summing_up(table, finer, coarser):
+        connection.execute(statement, of)
+
+
+@cache  # there are a handful, and making one costs more than the database takes to run it
+def _summing_up(table: Table, finer: int, coarser: int) -> tuple[Delete, Insert]:
     whose = [name for name in ("kernel", "gpu") if name in table.c]
     amounts = KERNEL_AMOUNTS if table is kernel_usage else GPU_AMOUNTS
-    mine = [table.c.source == source, table.c.gpu.in_(gpus)]
-    connection.execute(delete(table).where(table.c.step == coarser, table.c.at == begin, *mine))
+    begin = bindparam("begin", type_=table.c.at.type)
+    source = bindparam("of_source", type_=table.c.source.type)
+    mine = [table.c.source == source, table.c.gpu.in_(bindparam("of_gpus", expanding=True))]
     sums = (
         select(
             literal(coarser),
-            literal(source),
-            literal(begin),
+            source,
+            begin,
             *(table.c[name] for name in whose),
             *(func.sum(table.c[name]) for name in amounts),
         )
-        .where(table.c.step == finer, table.c.at >= begin, table.c.at < begin + coarser, *mine)
+        .where(table.c.step == finer, table.c.at >= begin, table.c.at < bindparam("end"), *mine)
         .group_by(*(table.c[name] for name in whose))
     )
-    connection.execute(insert(table).from_select(["step", "source", "at", *whose, *amounts], sums))
+    return (
+        delete(table).where(table.c.step == coarser, table.c.at == begin, *mine),
+        insert(table).from_select(["step", "source", "at", *whose, *amounts], sums),
+    )
 
 
 def prune(connection: Connection, source: int, now: int) -> None:

@@ -36,6 +36,7 @@ from jupyter_gpu_reclaim.reconciler.neighbours import Neighbours
 from jupyter_gpu_reclaim.reconciler.pulse import Pulse
 from jupyter_gpu_reclaim.reconciler.sight import Sight
 from jupyter_gpu_reclaim.reconciler.status import Status, status_of
+from jupyter_gpu_reclaim.reconciler.stillness import Stillness
 from jupyter_gpu_reclaim.reconciler.wishes import Act, NotObserved, Wish, Wishes, check_pin
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Reconciler:
         self._history = History()
         self._neighbours = Neighbours(board, observer, clock)
         self._sight = Sight(observer, self._neighbours)
+        self._stillness = Stillness()
         self._journal = Journal(log, self._on_row)
         self._moves = Moves(kernels, self._journal, clock, self._neighbours, self.wake)
         self._wishes = Wishes()
@@ -210,6 +212,7 @@ class Reconciler:
     ) -> None:
         problems, standing = self._problems(snapshot), self._alarms.standing
         self._status = status_of(self.policy, snapshot, decisions, self._history, problems, standing)
+        self._stillness.see(snapshot, decisions)
         for kernel_id, wish in wishes.items():
             self._wishes.answer(kernel_id, wish, decisions.get(kernel_id), self.policy)
 
@@ -282,7 +285,8 @@ class Reconciler:
         return await future
 
     def _due_in(self) -> float:
-        """Seconds until the next tick: `tick_seconds`, or less where something is due before."""
+        """Seconds until the next tick: `tick_seconds`, more in a still world, less where something is due before."""
         now = self._clock.now()
-        due = min([now + timedelta(seconds=self._pulse.tick_seconds), *self._book.due(self.policy)])
+        longest = timedelta(seconds=self._pulse.tick_seconds * self._stillness.ticks_a_look)
+        due = min([now + longest, *self._book.due(self.policy), *self._status.due()])
         return max(0.0, (due - now).total_seconds())

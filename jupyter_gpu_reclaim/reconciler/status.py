@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from jupyter_gpu_reclaim.core.alarms import Alarm
-from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at
+from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at, warning_span
 from jupyter_gpu_reclaim.core.explain import explain
 from jupyter_gpu_reclaim.core.kernelspecs import policy_of
 from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot, Warn
@@ -36,6 +36,16 @@ class Status:
     )  # GPUs where whoever came back stays so long
     alarms: tuple[Alarm, ...] = ()  # that stand; each is also among the problems
     problems: tuple[str, ...] = ()  # what does not work at the moment, as sentences
+
+    def due(self) -> Iterator[datetime]:
+        """Instants after the look at which time alone calls for another: to reclaim a kernel, or to warn of that."""
+        if self.snapshot is None:
+            return
+        for holding in self.snapshot.holdings:
+            at = self.due_at.get(holding.kernel_id)
+            for instant in () if at is None else (at - warning_span(policy_of(holding, self.policy)), at):
+                if instant > self.snapshot.taken_at:
+                    yield instant
 
 
 def status_of(

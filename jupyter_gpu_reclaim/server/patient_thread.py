@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-KEPT_SECONDS = 10.0  # two ticks at the default pace
+KEPT_SECONDS = 30.0  # three looks at the slowest default pace
 
 
 class StillBusy(Exception):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from fakes import GIB, World
-from rig import HOUR, check, reconciler
+from rig import HOUR, POLICY, check, reconciler
 
-from jupyter_gpu_reclaim.core.model import Event, Phase
+from jupyter_gpu_reclaim.core.model import Event, Phase, Reason
 from jupyter_gpu_reclaim.reconciler import Reconciler
 
 
@@ -48,6 +49,24 @@ async def test_it_runs_until_it_is_stopped():
     await one.stop(5)
     await asyncio.wait_for(running, 5)
     assert world.log.events()[-1] is Event.RESTORE_DONE
+    check(world)
+
+
+async def test_a_reclaim_for_idleness_is_not_late():
+    """A kernel that becomes idle for long enough is warned of and reclaimed, though the next tick is an hour away."""
+    world = World()
+    world.clock = WallClock()
+    kernel = world.start("a", g0=GIB)
+    policy = replace(POLICY, idle_after=timedelta(milliseconds=400), warn_before=timedelta(milliseconds=200))
+    one = Reconciler(
+        world.observer, world.kernels_port, world.log, world.clock, policy, tick_seconds=3600
+    )  # fmt: skip
+    running = asyncio.create_task(one.run())
+    await until(lambda: kernel.phase is Phase.RECLAIMED, "reclaimed")
+    await one.stop(5)
+    await running
+    intent = next(row for row in world.log.rows if row.event is Event.RECLAIM_STARTED)
+    assert intent.reason is Reason.IDLE
     check(world)
 
 
