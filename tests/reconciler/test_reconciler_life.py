@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from fakes import GIB, World
+from fakes import GIB, FakeKernel, World
 from rig import HOUR, POLICY, check, reconciler
 
-from jupyter_gpu_reclaim.core.model import Event, Phase, Reason
+from jupyter_gpu_reclaim.core.model import Event, Phase, Policy, Reason
 from jupyter_gpu_reclaim.reconciler import Reconciler
 
 
@@ -28,20 +28,22 @@ async def until(condition, what: str) -> None:
             await asyncio.sleep(0.002)
 
 
+def runs_hourly(
+    world: World, policy: Policy, **idle: timedelta
+) -> tuple[FakeKernel, Reconciler, asyncio.Task[None]]:
+    """A kernel with a GiB, and a loop by the real time that has begun to run and would tick once an hour."""
+    world.clock = WallClock()
+    kernel = world.start("a", **idle, g0=GIB)
+    one = Reconciler(
+        world.observer, world.kernels_port, world.log, world.clock, policy, tick_seconds=3600
+    )  # fmt: skip
+    return kernel, one, asyncio.create_task(one.run())
+
+
 async def test_it_runs_until_it_is_stopped():
     """A kernel is reclaimed, a cell wakes the loop long before the next tick and gets its bytes; then it stops."""
     world = World()
-    world.clock = WallClock()
-    kernel = world.start("a", idle=HOUR, g0=GIB)
-    one = Reconciler(
-        world.observer,
-        world.kernels_port,
-        world.log,
-        world.clock,
-        reconciler(world).policy,
-        tick_seconds=3600,
-    )
-    running = asyncio.create_task(one.run())
+    kernel, one, running = runs_hourly(world, POLICY, idle=HOUR)
     await until(lambda: kernel.phase is Phase.RECLAIMED, "reclaimed")
     world.run_cell("a")
     one.wake()
@@ -55,13 +57,8 @@ async def test_it_runs_until_it_is_stopped():
 async def test_a_reclaim_for_idleness_is_not_late():
     """A kernel that becomes idle for long enough is warned of and reclaimed, though the next tick is an hour away."""
     world = World()
-    world.clock = WallClock()
-    kernel = world.start("a", g0=GIB)
     policy = replace(POLICY, idle_after=timedelta(milliseconds=400), warn_before=timedelta(milliseconds=200))
-    one = Reconciler(
-        world.observer, world.kernels_port, world.log, world.clock, policy, tick_seconds=3600
-    )  # fmt: skip
-    running = asyncio.create_task(one.run())
+    kernel, one, running = runs_hourly(world, policy)
     await until(lambda: kernel.phase is Phase.RECLAIMED, "reclaimed")
     await one.stop(5)
     await running
@@ -73,17 +70,7 @@ async def test_a_reclaim_for_idleness_is_not_late():
 async def test_what_is_due_before_the_next_tick_is_not_forgotten():
     """A restore that failed is tried again after its rest though the next tick would be an hour away."""
     world = World()
-    world.clock = WallClock()
-    kernel = world.start("a", idle=HOUR, g0=GIB)
-    one = Reconciler(
-        world.observer,
-        world.kernels_port,
-        world.log,
-        world.clock,
-        reconciler(world).policy,
-        tick_seconds=3600,
-    )
-    running = asyncio.create_task(one.run())
+    kernel, one, running = runs_hourly(world, POLICY, idle=HOUR)
     await until(lambda: kernel.phase is Phase.RECLAIMED, "reclaimed")
     tries = []
     world.script = lambda call, when: (
