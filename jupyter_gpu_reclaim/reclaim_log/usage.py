@@ -1,4 +1,4 @@
-"""What was held over time, in the log's database: written every minute, summed up to minutes and hours as it comes."""
+"""What was held over time, in the log's database: written every two minutes, summed up to minutes and hours as it comes."""
 
 from __future__ import annotations
 

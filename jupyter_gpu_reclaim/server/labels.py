@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from logging import LoggerAdapter
@@ -9,7 +10,7 @@ from typing import Any
 
 from jupyter_core.utils import ensure_async
 
-FRESH_FOR = timedelta(seconds=30)  # notebooks are renamed now and then
+FRESH_FOR = timedelta(seconds=60)  # notebooks are renamed now and then
 ASKED_AGAIN_AFTER = timedelta(
     seconds=5
 )  # about kernels without a notebook: it may be opened after its kernel
@@ -32,6 +33,9 @@ class NotebookLabels:
         if self._read_at is None or now - self._read_at >= wait or not self._asked >= names:
             self._asked, self._read_at = names, now
             self._paths = await self._read()
+            await asyncio.sleep(
+                0
+            )  # Jupyter answers without a pause; others should not wait for our look as well
         return self._paths
 
     async def _read(self) -> dict[str, str]:

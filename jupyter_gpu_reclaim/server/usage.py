@@ -18,7 +18,7 @@ from jupyter_gpu_reclaim.reconciler import Status
 
 logger = logging.getLogger(__name__)
 
-WRITE_SECONDS = 60
+WRITE_SECONDS = 120  # what a server that is killed loses at most; a write costs as much as ten looks
 MOST_HELD_BACK = 360  # spans, an hour of them, while the database is away
 MOST_POINTS = 2000
 STOP_SECONDS = 5.0
@@ -40,7 +40,7 @@ class UsageRecorder:
         self.dropped = 0  # spans given up while the database was away
 
     def see(self, status: Status, rows: object) -> None:
-        """Take in what a tick found; once a minute, write what has come together."""
+        """Take in what a tick found; every two minutes, write what has come together."""
         snapshot = status.snapshot
         if snapshot is None or snapshot.taken_at == self._seen_at:
             return  # a tick whose look failed shows the former one
