@@ -1,4 +1,4 @@
-"""What was held over time, in the log's database: written every two minutes, summed up to minutes and hours as it comes."""
+"""What was held over time, in the log's database: written as it comes, and summed up to minutes, hours and days."""
 
 from __future__ import annotations
 
