@@ -14,8 +14,9 @@ from .room import bytes_by_gpu
 ORPHAN_BEAT_SECONDS = 0.2
 PING_SECONDS = 1.0
 SHORTEST_PATIENCE_SECONDS = 2.0  # with a server that is there but silent
-LONGEST_REST_BEATS = 120
-"""With the default beat of 5 s, a kernel in which nothing can begin by itself is looked at every ten minutes."""
+LONGEST_REST_BEATS = (
+    60  # with the default beat of 5 s, a kernel that does nothing is looked at every five minutes
+)
 MOST_NOTES = 20
 URGENT = ("phase", "waiting", "room_wanted", "place_wanted_at")
 

@@ -25,8 +25,8 @@ from jupyter_gpu_reclaim.sim.build import ensure_built
 from jupyter_gpu_reclaim.sim.environment import environment
 
 KERNELS = 30
-SETTLE_SECONDS = 645  # by then agents in which nothing changes are at their longest rest (5 + 10 + … + 320 s)
-WINDOWS, WINDOW_SECONDS = 10, 60  # together as long as that rest, so that each agent looks once
+SETTLE_SECONDS = 330  # by then agents in which nothing changes are at their longest rest (5 + 10 + … + 160 s)
+WINDOWS, WINDOW_SECONDS = 5, 60  # together as long as that rest, so that each agent looks once
 GPU = ("Simulated GPU 80 GiB", 80 << 30)
 CELL = """
 import os, threading, torch
