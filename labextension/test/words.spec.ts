@@ -48,6 +48,7 @@ describe('keep', () => {
   it('offers an hour, four, and until midnight', () => {
     expect(seconds(12 * 3600)).toEqual([1, 4, 10]);
     expect(seconds(12 * 3600, new Date(2026, 2, 2, 21, 0))).toEqual([1, 3, 4]);
+    expect(seconds(12 * 3600, new Date(2026, 2, 2, 23, 59))).toEqual([1, 4]);
   });
 
   it('goes no further than the operator allows, and says so', () => {

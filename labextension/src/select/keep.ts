@@ -19,10 +19,13 @@ export function keepChoices(policy: Policy, now: Date, trans: TranslationBundle)
   const tonight = Math.floor((midnight.getTime() - now.getTime()) / 1000);
   const wanted: KeepChoice[] = [
     { label: trans.__('For 1 hour'), seconds: HOUR },
-    { label: trans.__('For 4 hours'), seconds: 4 * HOUR },
-    { label: trans.__('Until midnight'), seconds: tonight }
+    { label: trans.__('For 4 hours'), seconds: 4 * HOUR }
   ];
-  const allowed = wanted.filter(({ seconds }) => seconds > 0 && seconds <= most);
+  if (tonight >= HOUR) {
+    // or "Keep", which is the shortest, would keep for a minute at a minute to midnight
+    wanted.push({ label: trans.__('Until midnight'), seconds: tonight });
+  }
+  const allowed = wanted.filter(({ seconds }) => seconds <= most);
   if (allowed.length < wanted.length && most >= 1) {
     allowed.push({ label: trans.__('For %1, the longest allowed', spanInWords(most)), seconds: most });
   }
