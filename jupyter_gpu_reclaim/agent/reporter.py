@@ -14,9 +14,8 @@ from .room import bytes_by_gpu
 ORPHAN_BEAT_SECONDS = 0.2
 PING_SECONDS = 1.0
 SHORTEST_PATIENCE_SECONDS = 2.0  # with a server that is there but silent
-LONGEST_REST_BEATS = (
-    60  # with the default beat of 5 s, a kernel that does nothing is looked at every five minutes
-)
+# With the default beat of 5 s, a kernel that does nothing is looked at every five minutes.
+LONGEST_REST_BEATS = 60
 MOST_NOTES = 20
 URGENT = ("phase", "waiting", "room_wanted", "place_wanted_at")
 

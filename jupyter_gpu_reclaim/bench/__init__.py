@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured figure: the median of its samples, the lowest and the highest, and what it has to reach."""
+    """One measured figure: the middle of its samples, the lowest and the highest, and what it has to reach."""
 
     group: str
     name: str
@@ -40,16 +40,17 @@ class Figure:
         samples: Sequence[float],
         target: float | None = None,
         at_least: float | None = None,
+        middle: Callable[[Sequence[float]], float] = median,
     ) -> Figure:
-        """The figure of several samples; it holds if their median is at most `target`, or at least `at_least`."""
-        middle = median(samples)
+        """The figure of several samples; it holds if their `middle` is at most `target`, or at least `at_least`."""
+        value = middle(samples)
         holds = None
         if target is not None:
-            holds = middle <= target
+            holds = value <= target
         elif at_least is not None:
-            holds = middle >= at_least
+            holds = value >= at_least
         return cls(
-            group=group, name=name, value=middle, unit=unit, low=min(samples), high=max(samples),
+            group=group, name=name, value=value, unit=unit, low=min(samples), high=max(samples),
             target=target if at_least is None else at_least, holds=holds, at_least=at_least is not None,
         )  # fmt: skip
 

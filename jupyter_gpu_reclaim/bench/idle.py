@@ -124,21 +124,15 @@ def figures() -> Iterator[Figure]:
     ensure_built(lambda line: None)
     found = asyncio.run(measure())
     what = f"with {KERNELS} idle kernels"
-    yield mean_share(f"our share of one core {what}", found.ours, target=0.2)
-    yield mean_share(f"a server and its kernels {what}, less one without us", found.differences)
+    shares = {
+        f"our share of one core {what}": (found.ours, 0.2),
+        f"a server and its kernels {what}, less one without us": (found.differences, None),
+    }
+    for name, (samples, target) in shares.items():  # the median would leave out what one window alone has
+        yield Figure.of("idle", name, "%", [100 * share for share in samples], target=target, middle=mean)
     yield Figure.of(
         "idle", f"our longest hold of the event loop {what}", "ms", [1e3 * s for s in found.holds], target=5
     )
     yield Figure.of(
         "idle", "longest hold by anything else in that server", "ms", [1e3 * s for s in found.other_holds]
     )
-
-
-def mean_share(name: str, shares: list[float], target: float | None = None) -> Figure:
-    """Percent of a core over all windows: their median would leave out what is done in one of them only."""
-    percents = [100 * share for share in shares]
-    value = mean(percents)
-    return Figure(
-        group="idle", name=name, unit="%", value=value, low=min(percents), high=max(percents), target=target,
-        holds=None if target is None else value <= target,
-    )  # fmt: skip

@@ -33,9 +33,8 @@ class NotebookLabels:
         if self._read_at is None or now - self._read_at >= wait or not self._asked >= names:
             self._asked, self._read_at = names, now
             self._paths = await self._read()
-            await asyncio.sleep(
-                0
-            )  # Jupyter answers without a pause; others should not wait for our look as well
+            # Jupyter answers without a pause; others should not wait for our look as well.
+            await asyncio.sleep(0)
         return self._paths
 
     async def _read(self) -> dict[str, str]:

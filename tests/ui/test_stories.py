@@ -151,9 +151,8 @@ def looks_in_four_minutes(page: Page, looks: list[str]) -> int:
     command(page, "gpu-reclaim:refresh-status")
     looks.clear()
     page.clock.fast_forward("04:00")
-    page.evaluate(
-        "() => fetch('/api').then(reply => reply.text())"
-    )  # whatever was asked for before has been heard of
+    # Once this is answered, whatever the page asked for before has been heard of.
+    page.evaluate("() => fetch('/api').then(reply => reply.text())")
     return len(looks)
 
 

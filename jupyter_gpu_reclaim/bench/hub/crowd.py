@@ -53,9 +53,8 @@ class Crowd:
 
     async def play(self, warm_up: float, seconds: float) -> Heard:
         """The load for so long. Raises `Refused` if a call of it failed: no figure is good then."""
-        gc.set_threshold(
-            NEW_OBJECTS_A_COLLECTION
-        )  # or the time that this process stands still counts as the service's
+        # Or the time that this process stands still counts as the service's.
+        gc.set_threshold(NEW_OBJECTS_A_COLLECTION)
         hub = HTTPServer(stand_in(self._tokens))
         hub.add_socket(self._service.hub_socket)
         load = [asyncio.create_task(self._speak(number)) for number in range(len(self._calls))]
