@@ -10,7 +10,8 @@ from typing import Any
 
 from jupyter_core.utils import ensure_async
 
-FRESH_FOR = timedelta(seconds=60)  # notebooks are renamed now and then
+# Notebooks are renamed now and then; and JupyterLab gives a new session a made-up path, and at once its notebook's.
+FRESH_FOR = timedelta(seconds=30)
 ASKED_AGAIN_AFTER = timedelta(
     seconds=5
 )  # about kernels without a notebook: it may be opened after its kernel

@@ -190,9 +190,9 @@ async def test_labels_survive_a_session_manager_that_fails(tmp_path: Path) -> No
     assert await labels.paths(["k"], now + timedelta(seconds=1)) == {"k": "a.ipynb"}
     assert sessions.asked == 1
     sessions.paths["k"] = "renamed.ipynb"
-    assert await labels.paths(["k"], now + timedelta(seconds=61)) == {"k": "renamed.ipynb"}
+    assert await labels.paths(["k"], now + timedelta(seconds=31)) == {"k": "renamed.ipynb"}
     sessions.fails = True
-    assert await labels.paths(["k", "new"], now + timedelta(seconds=62)) == {"k": "renamed.ipynb"}
+    assert await labels.paths(["k", "new"], now + timedelta(seconds=32)) == {"k": "renamed.ipynb"}
     assert sessions.asked == 3
 
 
