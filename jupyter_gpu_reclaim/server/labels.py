@@ -10,11 +10,9 @@ from typing import Any
 
 from jupyter_core.utils import ensure_async
 
-# Notebooks are renamed now and then; and JupyterLab gives a new session a made-up path, and at once its notebook's.
-FRESH_FOR = timedelta(seconds=30)
-ASKED_AGAIN_AFTER = timedelta(
-    seconds=5
-)  # about kernels without a notebook: it may be opened after its kernel
+FRESH_FOR = timedelta(seconds=30)  # notebooks are renamed now and then
+# A kernel may be there before its notebook; and JupyterLab gives a new session a made-up path, soon its notebook's.
+ASKED_AGAIN_AFTER = timedelta(seconds=5)
 
 
 class NotebookLabels:
@@ -26,13 +24,15 @@ class NotebookLabels:
         self._paths: dict[str, str] = {}
         self._read_at: datetime | None = None
         self._asked: set[str] = set()  # the kernels at the last reading
+        self._newcomers: set[str] = set()  # those of them that were not there at the one before
 
     async def paths(self, kernel_ids: Collection[str], now: datetime) -> dict[str, str]:
         """Notebook path by kernel id; kernels without a notebook are left out."""
         names = set(kernel_ids)
-        wait = FRESH_FOR if self._paths.keys() >= names else ASKED_AGAIN_AFTER
+        is_settled = not self._newcomers and self._paths.keys() >= names
+        wait = FRESH_FOR if is_settled else ASKED_AGAIN_AFTER
         if self._read_at is None or now - self._read_at >= wait or not self._asked >= names:
-            self._asked, self._read_at = names, now
+            self._newcomers, self._asked, self._read_at = names - self._asked, names, now
             self._paths = await self._read()
             # Jupyter answers without a pause; others should not wait for our look as well.
             await asyncio.sleep(0)

@@ -181,6 +181,18 @@ async def test_an_agent_that_never_says_hello_has_its_sentence(tmp_path: Path) -
         assert observer._why_unmanaged(facts, later) == observer_module.NO_HELLO
 
 
+async def test_a_new_kernel_is_called_by_its_notebook_five_seconds_after_its_made_up_path() -> None:
+    """JupyterLab gives a session it starts a made-up path, and its notebook's a moment later."""
+    sessions = Sessions(k="b1946ac9-made-up")
+    labels = NotebookLabels(sessions, LOG)
+    now = datetime.now(UTC)
+    assert await labels.paths(["k"], now) == {"k": "b1946ac9-made-up"}
+    sessions.paths["k"] = "a.ipynb"
+    assert await labels.paths(["k"], now + timedelta(seconds=5)) == {"k": "a.ipynb"}
+    assert await labels.paths(["k"], now + timedelta(seconds=34)) == {"k": "a.ipynb"}
+    assert sessions.asked == 2, "it is asked about once more, and then as seldom as about all"
+
+
 async def test_labels_survive_a_session_manager_that_fails(tmp_path: Path) -> None:
     """Notebook paths are looked up again for new kernels and now and then; when that fails the last ones stay."""
     sessions = Sessions(k="a.ipynb")
