@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from jupyter_gpu_reclaim.core.alarms import Alarm
 from jupyter_gpu_reclaim.core.eligibility import reclaim_due_at, warning_span
 from jupyter_gpu_reclaim.core.explain import explain
 from jupyter_gpu_reclaim.core.kernelspecs import policy_of
-from jupyter_gpu_reclaim.core.model import Decision, Policy, Snapshot, Warn
+from jupyter_gpu_reclaim.core.model import Decision, Holding, Policy, Snapshot, Warn
 from jupyter_gpu_reclaim.core.pace import Pace
 from jupyter_gpu_reclaim.core.waits import WaitDetail, waits
 from jupyter_gpu_reclaim.reconciler.history import History
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """The last look, with the phases, wishes and pins of the reconciler laid over it. `snapshot` is None before it.
 
@@ -26,8 +27,6 @@ class Status:
     policy: Policy
     snapshot: Snapshot | None = None
     decisions: Mapping[str, Decision] = field(default_factory=dict)
-    explanations: Mapping[str, str] = field(default_factory=dict)
-    due_at: Mapping[str, datetime | None] = field(default_factory=dict)  # see `reclaim_due_at`
     waits: Mapping[str, WaitDetail] = field(default_factory=dict)  # by kernel id, first in line first
     short_since: Mapping[str, datetime] = field(default_factory=dict)  # GPUs short of headroom
     pace: Pace = field(default_factory=Pace)  # of recent moves
@@ -37,14 +36,30 @@ class Status:
     alarms: tuple[Alarm, ...] = ()  # that stand; each is also among the problems
     problems: tuple[str, ...] = ()  # what does not work at the moment, as sentences
 
+    @cached_property
+    def explanations(self) -> Mapping[str, str]:
+        """A sentence for each decision. Put into words when first asked for: most looks nobody asks about."""
+        return {
+            h.kernel_id: explain(self.decisions[h.kernel_id], h, own, seen.taken_at, self.residence)
+            for seen, h, own in self._judged()
+        }
+
+    @cached_property
+    def due_at(self) -> Mapping[str, datetime | None]:
+        """See `reclaim_due_at`."""
+        return {h.kernel_id: reclaim_due_at(h, own, self.residence) for _, h, own in self._judged()}
+
+    def _judged(self) -> Iterator[tuple[Snapshot, Holding, Policy]]:
+        """Each kernel in what was seen, with what holds for it."""
+        if (seen := self.snapshot) is not None:
+            yield from ((seen, holding, policy_of(holding, self.policy)) for holding in seen.holdings)
+
     def due(self) -> Iterator[datetime]:
         """Instants after the look at which time alone calls for another: to reclaim a kernel, or to warn of that."""
-        if self.snapshot is None:
-            return
-        for holding in self.snapshot.holdings:
-            at = self.due_at.get(holding.kernel_id)
-            for instant in () if at is None else (at - warning_span(policy_of(holding, self.policy)), at):
-                if instant > self.snapshot.taken_at:
+        for seen, holding, own in self._judged():
+            at = self.due_at[holding.kernel_id]
+            for instant in () if at is None else (at - warning_span(own), at):
+                if instant > seen.taken_at:
                     yield instant
 
 
@@ -56,21 +71,12 @@ def status_of(
     problems: tuple[str, ...],
     alarms: tuple[Alarm, ...],
 ) -> Status:
-    """The status after a round of decisions, with a sentence for each. Whom it warns counts as warned in it."""
+    """The status after a round of decisions. Whom it warns counts as warned in it."""
     snapshot = _with_warnings(snapshot, decisions)
-    holdings = {holding.kernel_id: holding for holding in snapshot.holdings}
-    own = {name: policy_of(holding, policy) for name, holding in holdings.items()}
     return Status(
         policy=policy,
         snapshot=snapshot,
         decisions=decisions,
-        explanations={
-            name: explain(decision, holdings[name], own[name], snapshot.taken_at, history.residence)
-            for name, decision in decisions.items()
-        },
-        due_at={
-            name: reclaim_due_at(holding, own[name], history.residence) for name, holding in holdings.items()
-        },
         waits=waits(snapshot, decisions, history.pace),
         short_since=dict(history.short_since),
         pace=history.pace,
