@@ -22,7 +22,7 @@ import { seriesOf, totalsOf, type Series } from './select/totals';
 import { CommandIDs, SIDEBAR, type IGpuReclaim } from './tokens';
 import type { History } from './types';
 
-const HISTORY_MS = 60_000;
+const HISTORY_MS = 120_000; // a chart of six hours has less than two pixels for it
 const RELEASES = ['pointerup', 'pointercancel'] as const;
 const IN_HAND = '.jp-GpuReclaim-rows:is(:hover, :has(:focus-visible))';
 
@@ -73,7 +73,9 @@ export class Sidebar extends ReactWidget {
 
   /** The DOM's, as `addEventListener` takes it. */
   handleEvent(event: PointerEvent): void {
-    if (event.type === 'pointerdown') {
+    if (event.type === 'pointerenter') {
+      void this.gpuReclaim.model.look(); // whoever comes near sees what is, however quiet it was
+    } else if (event.type === 'pointerdown') {
       this.pressed = event.button === 0;
     } else if (this.pressed) {
       this.pressed = false;
@@ -84,12 +86,14 @@ export class Sidebar extends ReactWidget {
   protected override onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
     this.node.addEventListener('pointerdown', this);
+    this.node.addEventListener('pointerenter', this);
     RELEASES.forEach(release => window.addEventListener(release, this)); // a press may end anywhere
     this.gpuReclaim.model.inSight = this.isVisible;
   }
 
   protected override onBeforeDetach(message: Message): void {
     this.node.removeEventListener('pointerdown', this);
+    this.node.removeEventListener('pointerenter', this);
     RELEASES.forEach(release => window.removeEventListener(release, this));
     this.pressed = false; // its end is not heard of any more
     this.gpuReclaim.model.inSight = false;

@@ -66,6 +66,20 @@ describe('the sidebar', () => {
     expect(states()).toEqual(['reclaimed']);
   });
 
+  it('asks when the pointer comes to it, for nobody sees old figures who looks', async () => {
+    attach();
+    await see([aKernel()]);
+    const looks = server.times('GET status');
+    server.answers.set('GET status', { code: 200, body: aStatus([aReclaimedKernel()]) });
+    sidebar.node.dispatchEvent(new MouseEvent('pointerenter'));
+    await act(async () => {
+      await model.look();
+      MessageLoop.flush();
+    });
+    expect(server.times('GET status')).toBe(looks + 2);
+    expect(states()).toEqual(['reclaimed']);
+  });
+
   it('asks as soon as it comes into sight', async () => {
     attach();
     await see([aKernel()]);
