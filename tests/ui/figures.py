@@ -1,8 +1,9 @@
-"""`python tests/ui/figures.py [minutes]`: what the page costs, for docs/bench.md. Wants a machine to itself.
+"""`python tests/ui/figures.py [minutes a round]`: what the page costs, for docs/bench.md. Wants a machine to itself.
 
 The bundle's bytes; the time from a reclaim's row in the log to its badge on screen; and the processor time of the
-page's process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open, taking turns. To
-each a profile of another while says what runs: scripts of ours and of all, and how often they ask our server part.
+page's process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open: three browsers
+side by side, so that each window of time gives a pair, each round with new ones in another order. After the first
+round's windows a profile says what runs: scripts of ours and of all, and how often they ask our server part.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from browser import Lab, chromium, command, lab, open_notebook, open_page, row, run_cell, show_sidebar
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from jupyter_gpu_reclaim.sim.board import Board, MiB
 
@@ -27,8 +29,8 @@ BUILT = Path(__file__).parents[2] / "jupyter_gpu_reclaim" / "labextension" / "st
 FILL = "import torch\nx = torch.arange(16 * 2**20, dtype=torch.float32).to('simgpu')"
 TIMES = 10
 ROUNDS = 3
-SETTLED_SECONDS = 45  # the page looks at the status ever more seldom, in the end once a minute
-PROFILED_SECONDS = 60
+SETTLED_SECONDS = 90  # the page looks at the status ever more seldom, in the end once a minute
+WINDOW_SECONDS = PROFILED_SECONDS = 60
 OURS = "/extensions/jupyter-gpu-reclaim/"
 AT_REST = ("(root)", "(idle)", "(program)")
 WAYS = ("without us", "with us", "with our sidebar open")
@@ -73,21 +75,37 @@ def processor_seconds(browser: Browser) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def idle_percent(server: Lab, browser: Browser, way: str, seconds: float, profiled: bool) -> float:
-    """Percent of one core that an untouched page with a notebook takes; what it does then is printed, if `profiled`."""
-    set_disabled(server, way == WAYS[0])
-    page = open_page(browser, server, "lab?reset")
-    open_notebook(page, "fill.ipynb")
-    if way == WAYS[2]:
-        show_sidebar(page)
+def idle_percents(
+    server: Lab, playwright: Playwright, ways: Sequence[str], windows: int, profiled: bool
+) -> list[dict[str, float]]:
+    """Percent of one core that an untouched page with a notebook takes each way, for each of `windows` minutes.
+
+    What the pages do then is printed, if `profiled`.
+    """
+    browsers = {way: chromium(playwright) for way in ways}
+    pages = {}
+    for way, browser in browsers.items():
+        set_disabled(server, way == WAYS[0])
+        pages[way] = page = open_page(browser, server, "lab?reset")
+        open_notebook(page, "fill.ipynb")
+        if way == WAYS[2]:
+            show_sidebar(page)
     page.wait_for_timeout(1000 * SETTLED_SECONDS)
-    before, began = processor_seconds(browser), time.monotonic()
-    page.wait_for_timeout(1000 * seconds)
-    used, took = processor_seconds(browser) - before, time.monotonic() - began
+    found = []
+    for _ in range(windows):
+        began = time.monotonic()
+        before = {way: processor_seconds(browser) for way, browser in browsers.items()}
+        page.wait_for_timeout(1000 * WINDOW_SECONDS)
+        took = time.monotonic() - began
+        used = {way: processor_seconds(browser) - before[way] for way, browser in browsers.items()}
+        found.append({way: 100 * used[way] / took for way in WAYS})
+        print("idle page:", ", ".join(f"{way} {found[-1][way]:.2f} %" for way in WAYS), flush=True)
     if profiled:
-        print(f"idle page {way}, in {PROFILED_SECONDS} s: {what_runs(page)}", flush=True)
-    page.close()
-    return 100 * used / took
+        for way in WAYS:
+            print(f"idle page {way}, in {PROFILED_SECONDS} s: {what_runs(pages[way])}", flush=True)
+    for browser in browsers.values():
+        browser.close()
+    return found
 
 
 def what_runs(page: Page) -> str:
@@ -127,7 +145,7 @@ def set_disabled(server: Lab, disabled: bool) -> None:
     path.write_text(json.dumps({"disabledExtensions": names}))
 
 
-def main(minutes: float) -> None:
+def main(minutes: int) -> None:
     """Show all figures."""
     size = sum(len(gzip.compress(script.read_bytes())) for script in BUILT.glob("*.js"))
     print(f"bundle, gzipped: {size / 1000:.1f} kB", flush=True)
@@ -150,17 +168,24 @@ def main(minutes: float) -> None:
             f"reclaim to badge, {len(times)} times: median {statistics.median(times):.0f} ms, most {max(times):.0f} ms",
             flush=True,
         )
-        percents: dict[str, list[float]] = {way: [] for way in WAYS}
-        for turn in range(ROUNDS if minutes else 0):
-            for way in WAYS:
-                seconds = 60 * minutes / ROUNDS
-                percents[way].append(idle_percent(server, browser, way, seconds, profiled=turn == 0))
-                print(f"idle page {way}: {percents[way][-1]:.2f} % of one core", flush=True)
-        for way, found in percents.items():
-            if found:
-                print(f"idle page {way}: median {statistics.median(found):.2f} % of one core", flush=True)
         browser.close()
+        windows = []
+        for turn in range(ROUNDS if minutes else 0):
+            ways = WAYS[turn:] + WAYS[:turn]
+            windows += idle_percents(server, playwright, ways, minutes, profiled=turn == 0)
+        for way in WAYS if windows else ():
+            less = [window[way] - window[WAYS[0]] for window in windows]
+            print(
+                f"idle page {way}: median {statistics.median(window[way] for window in windows):.2f} % of one core, "
+                f"less that without us {spread(less)} points",
+                flush=True,
+            )
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, and between which two all are."""
+    return f"{statistics.median(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 3.0)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
