@@ -23,6 +23,7 @@ import { CommandIDs, SIDEBAR, type IGpuReclaim } from './tokens';
 import type { History } from './types';
 
 const HISTORY_MS = 120_000; // a chart of six hours has less than two pixels for it
+const ARRIVALS = ['pointerenter', 'focusin'] as const;
 const RELEASES = ['pointerup', 'pointercancel'] as const;
 const IN_HAND = '.jp-GpuReclaim-rows:is(:hover, :has(:focus-visible))';
 
@@ -72,11 +73,13 @@ export class Sidebar extends ReactWidget {
   }
 
   /** The DOM's, as `addEventListener` takes it. */
-  handleEvent(event: PointerEvent): void {
-    if (event.type === 'pointerenter') {
-      void this.gpuReclaim.model.look(); // whoever comes near sees what is, however quiet it was
+  handleEvent(event: PointerEvent | FocusEvent): void {
+    if (event.type === 'pointerenter' || event.type === 'focusin') {
+      if (!this.node.contains(event.relatedTarget as Node | null)) {
+        void this.gpuReclaim.model.look(); // whoever comes sees what is, however seldom we look
+      }
     } else if (event.type === 'pointerdown') {
-      this.pressed = event.button === 0;
+      this.pressed = (event as PointerEvent).button === 0;
     } else if (this.pressed) {
       this.pressed = false;
       window.setTimeout(() => this.update()); // after the click, which comes right behind the release
@@ -86,14 +89,14 @@ export class Sidebar extends ReactWidget {
   protected override onAfterAttach(message: Message): void {
     super.onAfterAttach(message);
     this.node.addEventListener('pointerdown', this);
-    this.node.addEventListener('pointerenter', this);
+    ARRIVALS.forEach(arrival => this.node.addEventListener(arrival, this));
     RELEASES.forEach(release => window.addEventListener(release, this)); // a press may end anywhere
     this.gpuReclaim.model.inSight = this.isVisible;
   }
 
   protected override onBeforeDetach(message: Message): void {
     this.node.removeEventListener('pointerdown', this);
-    this.node.removeEventListener('pointerenter', this);
+    ARRIVALS.forEach(arrival => this.node.removeEventListener(arrival, this));
     RELEASES.forEach(release => window.removeEventListener(release, this));
     this.pressed = false; // its end is not heard of any more
     this.gpuReclaim.model.inSight = false;

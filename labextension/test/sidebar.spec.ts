@@ -66,18 +66,27 @@ describe('the sidebar', () => {
     expect(states()).toEqual(['reclaimed']);
   });
 
-  it('asks when the pointer comes to it, for nobody sees old figures who looks', async () => {
+  it.each(['pointerenter', 'focusin'])('asks when somebody comes to it: %s', async arrival => {
     attach();
     await see([aKernel()]);
     const looks = server.times('GET status');
     server.answers.set('GET status', { code: 200, body: aStatus([aReclaimedKernel()]) });
-    sidebar.node.dispatchEvent(new MouseEvent('pointerenter'));
+    sidebar.node.dispatchEvent(new FocusEvent(arrival)); // from nowhere in it
     await act(async () => {
       await model.look();
       MessageLoop.flush();
     });
     expect(server.times('GET status')).toBe(looks + 2);
     expect(states()).toEqual(['reclaimed']);
+  });
+
+  it('does not ask while the focus goes about in it', async () => {
+    attach();
+    await see([aKernel()]);
+    const looks = server.times('GET status');
+    sidebar.node.dispatchEvent(new FocusEvent('focusin', { relatedTarget: sidebar.node.querySelector('button') }));
+    await act(() => model.look());
+    expect(server.times('GET status')).toBe(looks + 1);
   });
 
   it('asks as soon as it comes into sight', async () => {
