@@ -1,9 +1,10 @@
 """`python tests/ui/figures.py [minutes a round]`: what the page costs, for docs/bench.md. Wants a machine to itself.
 
 The bundle's bytes; the time from a reclaim's row in the log to its badge on screen; and the processor time of the
-page's process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open: three browsers
-side by side, so that each window of time gives a pair, each round with new ones in another order. After the first
-round's windows a profile says what runs: scripts of ours and of all, and how often they ask our server part.
+page's process while nobody touches it, in JupyterLab without us, with us, and with our sidebar open: browsers side by
+side, so that each window of time gives pairs, each round with new ones in another order. One without us runs twice: by
+what these two differ, others may without meaning anything. After the first round's windows a profile says what runs:
+scripts of ours and of all, and how often they ask our server part.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SETTLED_SECONDS = 90  # the page looks at the status ever more seldom, in the en
 WINDOW_SECONDS = PROFILED_SECONDS = 60
 OURS = "/extensions/jupyter-gpu-reclaim/"
 AT_REST = ("(root)", "(idle)", "(program)")
-WAYS = ("without us", "with us", "with our sidebar open")
+WITHOUT, OPEN = "without us", "with our sidebar open"
+WAYS = (WITHOUT, "without us, once more", "with us", OPEN)
 NOTE_THE_BADGE = """() => {
     window.badgeAt = 0;
     new MutationObserver(() => {
@@ -85,10 +87,10 @@ def idle_percents(
     browsers = {way: chromium(playwright) for way in ways}
     pages = {}
     for way, browser in browsers.items():
-        set_disabled(server, way == WAYS[0])
+        set_disabled(server, way.startswith(WITHOUT))
         pages[way] = page = open_page(browser, server, "lab?reset")
         open_notebook(page, "fill.ipynb")
-        if way == WAYS[2]:
+        if way == OPEN:
             show_sidebar(page)
     page.wait_for_timeout(1000 * SETTLED_SECONDS)
     found = []
@@ -174,7 +176,7 @@ def main(minutes: int) -> None:
             ways = WAYS[turn:] + WAYS[:turn]
             windows += idle_percents(server, playwright, ways, minutes, profiled=turn == 0)
         for way in WAYS if windows else ():
-            less = [window[way] - window[WAYS[0]] for window in windows]
+            less = [window[way] - window[WITHOUT] for window in windows]
             print(
                 f"idle page {way}: median {statistics.median(window[way] for window in windows):.2f} % of one core, "
                 f"less that without us {spread(less)} points",
