@@ -226,7 +226,7 @@ export class Model implements IDisposable {
   /** Set the time of the next look: counted from now, or else only brought forward. Failures have the poll's own pace. */
   private pace(fromNow: boolean): void {
     const { status } = this.known;
-    const interval = msToNextLook({ status, now: this.now(), quiet: this.quiet, refreshMs: this.refreshMs });
+    const interval = msToNextLook({ status, now: this.now(), quiet: this.quiet, refreshMs: this.refreshMs, inSight: this.watched });
     if (!this.isDisposed && (fromNow || interval < this.poll.frequency.interval)) {
       this.poll.frequency = { backoff: true, interval, max: Math.max(LONGEST_MS, interval) };
       void this.poll.schedule({ interval, phase: 'refreshed' });

@@ -2,7 +2,8 @@
 
 import type { Instant, Kernel, Status } from './types';
 
-export const LONGEST_MS = 60_000; // while nothing changes
+export const LONGEST_MS = 60_000; // while nothing changes, or the server fails
+const UNSEEN_MS = 300_000; // while nobody sees the figures that no event tells of
 const MOVING_MS = 1000;
 const STEADY_LOOKS = 2;
 const LATE_MS = 15_000; // a server looks every few seconds itself
@@ -13,22 +14,25 @@ export interface Situation {
   /** Looks in a row that found nothing new. */
   quiet: number;
   refreshMs: number;
+  /** Whether utilisation, power and the memory of others are on screen: no event tells of these. */
+  inSight: boolean;
 }
 
 /**
- * Milliseconds to the next look: `refreshMs`, doubled for each quiet look after the second, up to a minute. Sooner when
- * a kernel is due for something; quick while bytes move, for the progress shown.
+ * Milliseconds to the next look: `refreshMs`, doubled for each quiet look after the second, up to a minute in sight,
+ * else to five. Sooner when a kernel is due for something; quick while bytes move, for the progress shown.
  */
-export function msToNextLook({ status, now, quiet, refreshMs }: Situation): number {
+export function msToNextLook({ status, now, quiet, refreshMs, inSight }: Situation): number {
   const kernels = status?.kernels ?? [];
   if (kernels.some(moves)) {
     return Math.min(MOVING_MS, refreshMs);
   }
+  const longest = inSight ? LONGEST_MS : UNSEEN_MS;
   const left = kernels
     .flatMap(kernel => dueOf(kernel, status?.policy.warn_before_seconds ?? 0))
     .map(at => at - now.getTime())
     .filter(ms => ms > -LATE_MS);
-  return Math.max(refreshMs, Math.min(LONGEST_MS, refreshMs * 2 ** Math.max(0, quiet - STEADY_LOOKS), ...left));
+  return Math.max(refreshMs, Math.min(longest, refreshMs * 2 ** Math.max(0, quiet - STEADY_LOOKS), ...left));
 }
 
 /**

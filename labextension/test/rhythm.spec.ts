@@ -7,18 +7,19 @@ import { TestServer } from './server';
 import { aGpu, aKernel, aReclaimedKernel, aStatus, instant, NOW } from './worlds';
 
 const undated = aKernel({ due_at: null });
-const pause = (kernels: Kernel[], quiet: number, refreshMs = 5000) =>
-  msToNextLook({ status: aStatus(kernels), now: NOW, quiet, refreshMs }) / 1000;
+const pause = (kernels: Kernel[], quiet: number, inSight = false, refreshMs = 5000) =>
+  msToNextLook({ status: aStatus(kernels), now: NOW, quiet, refreshMs, inSight }) / 1000;
 
 describe('the pause before the next look', () => {
-  it('doubles while nothing changes, up to a minute', () => {
-    expect([0, 1, 2, 3, 4, 5, 6, 7, 99].map(quiet => pause([undated], quiet))).toEqual([5, 5, 5, 10, 20, 40, 60, 60, 60]);
+  it('doubles while nothing changes, up to a minute in sight, else to five', () => {
+    expect([0, 1, 2, 3, 4, 5, 6, 7, 99].map(quiet => pause([undated], quiet))).toEqual([5, 5, 5, 10, 20, 40, 80, 160, 300]);
+    expect([0, 2, 3, 4, 5, 6, 99].map(quiet => pause([undated], quiet, true))).toEqual([5, 5, 10, 20, 40, 60, 60]);
   });
 
   it('is never shorter than the setting, except while bytes move or somebody waits', () => {
-    expect(pause([undated], 99, 300_000)).toBe(300);
+    expect(pause([undated], 99, false, 600_000)).toBe(600);
     expect(pause([aKernel({ phase: 'reclaiming' })], 99)).toBe(1);
-    expect(pause([aReclaimedKernel({ waiting: 1 })], 99, 500)).toBe(0.5);
+    expect(pause([aReclaimedKernel({ waiting: 1 })], 99, false, 500)).toBe(0.5);
   });
 
   it('ends when a kernel is due for something, and for a while after that nothing is taken for granted', () => {
@@ -26,9 +27,9 @@ describe('the pause before the next look', () => {
     expect(pause([aKernel({ due_at: null, pinned_until: instant(20) })], 99)).toBe(20);
     expect(pause([aKernel({ due_at: null, retry_at: instant(2) })], 99)).toBe(5);
     expect(pause([aKernel({ due_at: instant(-10) })], 99)).toBe(5);
-    expect(pause([aKernel({ due_at: instant(-60) })], 99)).toBe(60);
+    expect(pause([aKernel({ due_at: instant(-60) })], 99)).toBe(300);
     const status = aStatus([aKernel({ due_at: instant(90) })], { policy: { mode: 'on', warn_before_seconds: 60 } });
-    expect(msToNextLook({ status, now: NOW, quiet: 99, refreshMs: 5000 })).toBe(30_000);
+    expect(msToNextLook({ status, now: NOW, quiet: 99, refreshMs: 5000, inSight: false })).toBe(30_000);
   });
 });
 
@@ -69,10 +70,10 @@ describe('a page that nobody touches', () => {
     return server.times('GET status') - before;
   }
 
-  it('looks once a minute in the end', async () => {
+  it('looks once in five minutes in the end', async () => {
     expect(await looksIn(16)).toBe(4);
-    await looksIn(300);
-    expect(await looksIn(600)).toBe(10);
+    await looksIn(600);
+    expect(await looksIn(1200)).toBe(4);
   });
 
   it('looks at once on an event, then often for a while', async () => {
@@ -96,7 +97,7 @@ describe('a page that nobody touches', () => {
     model.inSight = true;
     expect(await looksIn(0)).toBe(1);
     await looksIn(300);
-    expect(await looksIn(600)).toBe(10); // once a minute in the end, here as well
+    expect(await looksIn(600)).toBe(10); // in sight once a minute in the end
     document.dispatchEvent(new Event('visibilitychange'));
     expect(await looksIn(0)).toBe(1);
     window.dispatchEvent(new Event('online'));

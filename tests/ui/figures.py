@@ -30,7 +30,7 @@ BUILT = Path(__file__).parents[2] / "jupyter_gpu_reclaim" / "labextension" / "st
 FILL = "import torch\nx = torch.arange(16 * 2**20, dtype=torch.float32).to('simgpu')"
 TIMES = 10
 ROUNDS = 3
-SETTLED_SECONDS = 90  # the page looks at the status ever more seldom, in the end once a minute
+SETTLED_SECONDS = 180  # the page looks ever more seldom, in the end once in five minutes
 WINDOW_SECONDS = PROFILED_SECONDS = 60
 OURS = "/extensions/jupyter-gpu-reclaim/"
 AT_REST = ("(root)", "(idle)", "(program)")
