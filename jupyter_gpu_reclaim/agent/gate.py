@@ -3,9 +3,9 @@ until the last one is back.
 
 Passing must cost nothing and must survive a KeyboardInterrupt at any bytecode, because most of it happens on the
 kernel's main thread. Hence no lock on the way in: a passage first writes itself into `inside` and then reads the
-phase, while `close()` first writes the phase and then reads `inside`; one of the two always sees the other. (So it is
-with a running place: who leaves last gives it back first, and takes it again on seeing somebody inside.) What must not
-be torn apart by an interrupt is a single call into C (`set.discard`, `dict.pop`, `SimpleQueue.put`).
+phase, while `close()` first writes the phase and then reads `inside`; one of the two always sees the other. What must
+not be torn apart by an interrupt is a single call into C (`set.discard`, `dict.pop`, `SimpleQueue.put`). A running
+place is kept nowhere but in the passages that have it, so that it ends with the last of them, whatever happens.
 A `threading.Condition` was tried: an interrupt inside its `__enter__` leaves its lock taken for ever.
 """
 
@@ -32,14 +32,22 @@ class WaitEnded(Exception):
 class Passage:
     """One request that runs user code, from the moment it reaches the gate until it has ended."""
 
-    __slots__ = ("counts_as_activity", "needs_place", "since_at", "trigger", "verdicts", "waited")
+    __slots__ = (
+        "counts_as_activity",
+        "has_place",
+        "needs_place",
+        "since_at",
+        "trigger",
+        "verdicts",
+        "waited",
+    )
 
     def __init__(self, trigger, counts_as_activity=False):
         self.trigger = trigger
         self.counts_as_activity = counts_as_activity
-        self.since_at = time.time()
+        self.since_at = time.time()  # it reached the gate; later, it was let in
         self.waited = False
-        self.needs_place = False
+        self.needs_place = self.has_place = False
         self.verdicts = None  # a SimpleQueue once it waits: None for "look again", or the WaitEnded to raise
 
 
@@ -61,7 +69,6 @@ class Gate:
         )
         self.last_active_at = None
         self.place_needed = None  # with running places: a function that says whether user code needs one now
-        self.has_place = False  # until the last user code has left
         self._on_change = on_change
         self._run_on_main = run_on_main
         self._kernel_is_ending = None
@@ -84,7 +91,7 @@ class Gate:
     def try_enter(self, passage):
         """Let the passage in if the gate is open (what does not come by `enter()` needs no place); never waits."""
         self.inside.add(passage)
-        if self.phase != RESIDENT or (passage.needs_place and not self.has_place):
+        if self.phase != RESIDENT or (passage.needs_place and not self._may_run(passage)):
             self.inside.discard(passage)
             return False
         if self._collection_held:
@@ -101,8 +108,8 @@ class Gate:
         """Move the idle clock: user code that counts as activity has ended, provided that it had got in."""
         if passage.counts_as_activity:
             self.last_active_at = time.time()
-        if self.has_place:
-            self._give_place_back_if_unused()
+        if passage.has_place:
+            self._on_change()
 
     def _wait(self, passage):
         passage.waited = True
@@ -116,29 +123,34 @@ class Gate:
                 verdict = _next_verdict(passage.verdicts)
                 if verdict is not None:
                     raise verdict
+            passage.since_at = time.time()  # what it has waited it has not run
         finally:
             self.waiting.pop(passage, None)
             self._on_change()
 
     # ---- running places
 
+    def has_place(self):
+        """Whether any of the kernel's user code has a running place; what comes to it runs in the same."""
+        return any(passage.has_place for passage in (*list(self.inside), *list(self.waiting)))
+
     def lacks_place(self):
         """Whether user code would have to wait at the open gate."""
         place_needed = self.place_needed
-        return place_needed is not None and not self.has_place and place_needed()
+        return place_needed is not None and not self.has_place() and place_needed()
 
     def waiting_for_place(self):
         """The passages that wait at the open gate."""
-        if self.phase != RESIDENT or self.has_place:
+        if self.phase != RESIDENT:
             return []
-        return [passage for passage in list(self.waiting) if passage.needs_place]
+        return [passage for passage in list(self.waiting) if passage.needs_place and not passage.has_place]
 
     def admit(self):
-        """The kernel has a running place now, if anybody still waits for one; it keeps it until the last has left."""
-        if self.waiting_for_place():
-            self.has_place = True
+        """What waits for a running place has one now; where nobody waits there is no place to keep."""
+        if in_line := self.waiting_for_place():
+            self._give_place_to(in_line)
+            self._on_change()
             self._look_again()
-            self._give_place_back_if_unused()
 
     def go_without_place(self):
         """Nobody hands out places any more: everybody goes ahead."""
@@ -146,14 +158,17 @@ class Gate:
             passage.needs_place = False
         self._look_again()
 
-    def _give_place_back_if_unused(self):
-        """An interrupt may keep the last one from it; whoever leaves next then does it."""
-        self.has_place = False
-        if self.waiting or any(passage.needs_place for passage in list(self.inside)):
-            self.has_place = True
-            self._look_again()  # somebody may have come in between
-        else:
-            self._on_change()
+    @staticmethod
+    def _give_place_to(passages):
+        now = time.time()
+        for passage in passages:
+            passage.since_at = now  # it runs from now on, or as soon as its thread has woken
+            passage.has_place = True
+
+    def _may_run(self, passage):
+        if not passage.has_place:
+            passage.has_place = self.has_place()
+        return passage.has_place
 
     def _look_again(self):
         for passage in list(self.waiting):
@@ -185,11 +200,9 @@ class Gate:
     def open(self, with_place=False):
         """Let everybody in, `with_place` also who needs a place; have garbage collected again, by the main thread."""
         if with_place and self.place_needed is not None:
-            self.has_place = True
+            self._give_place_to(list(self.waiting))
         self.become(RESIDENT)
         self._look_again()
-        if self.has_place:
-            self._give_place_back_if_unused()
         if self._collection_held:
             self._run_on_main(self.resume_collection)
 
@@ -225,8 +238,12 @@ class Gate:
         self.inside, self.waiting = set(), {}
 
     def running_since_at(self):
-        """When the user code now inside was let in (the earliest of it), as Unix seconds; None when none is."""
-        return min((passage.since_at for passage in list(self.inside)), default=None)
+        """Since when user code is inside (the earliest of it), as Unix seconds; None when none is.
+
+        What has its place and is about to go in counts: between waiting and running nobody is neither.
+        """
+        about_to = [passage for passage in list(self.waiting) if passage.has_place]
+        return min((passage.since_at for passage in (*about_to, *list(self.inside))), default=None)
 
 
 def _next_verdict(verdicts):

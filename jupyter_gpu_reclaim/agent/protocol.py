@@ -12,7 +12,6 @@ agent → server
     restore_unwanted  —                                                             the last one that waited gave up
     room_wanted       gpus {uuid: bytes}            running code could not take so much of the driver and waits for it
                                                     (or, if it cannot wait, wants it when it is run again); {}: no more
-    place_wanted      cells (how many wait)         user code waits at the open gate for a running place; 0: no more
     ping              —                                                             once a second while somebody waits
     progress          done_bytes, total_bytes                                       while bytes move, at most 5 a second
     reply             re (the request's id), outcome + its keys (below), or status

@@ -56,7 +56,7 @@ class Reporter:
         self._sending = threading.Lock()
         self._sent_status = None
         self._sent_waiting = []  # the passages whose wait the server knows of
-        self._sent_room, self._sent_in_line = [], []  # the wishes for room and for a place that it knows of
+        self._sent_room = []  # the wishes for room that it knows of
         self._gpus, self._host_bytes = {}, 0
         self._counters, self._counted_at_pass, self._allocator_active = None, None, None
         self.sample_seconds, self.orphan_seconds = 5.0, 5.0  # until the server has said its own
@@ -84,8 +84,7 @@ class Reporter:
         """A server has welcomed us: keep its beat, and tell it everything."""
         self.sample_seconds, self.orphan_seconds = sample_seconds, orphan_seconds
         with self._sending:
-            self._sent_status, self._sent_waiting = None, []
-            self._sent_room, self._sent_in_line = [], []
+            self._sent_status, self._sent_waiting, self._sent_room = None, [], []
         self._due = time.monotonic()
         self._wakeups.put(None)
 
@@ -122,7 +121,6 @@ class Reporter:
         with self._sending:
             self._push_waiting()
             self._push_room()
-            self._push_in_line()
             status = self.status()
             sent = self._sent_status
             if status == sent:
@@ -202,11 +200,6 @@ class Reporter:
         wishes = self._room.wishes()
         if wishes != self._sent_room and self._link.send({"op": "room_wanted", "gpus": bytes_by_gpu(wishes)}):
             self._sent_room = wishes
-
-    def _push_in_line(self):
-        in_line = self._gate.waiting_for_place()
-        if in_line != self._sent_in_line and self._link.send({"op": "place_wanted", "cells": len(in_line)}):
-            self._sent_in_line = in_line
 
     def _is_urgent(self, status, sent):
         """Whether the server should hear of it now: it acts on these; with places, also on the end of user code."""

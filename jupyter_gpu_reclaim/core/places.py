@@ -43,8 +43,8 @@ def places_of(holding: Holding) -> tuple[str, ...]:
 
 
 def _runs(holding: Holding) -> bool:
-    if holding.phase is Phase.RESTORING:
-        return holding.waiting > 0
+    if holding.phase is Phase.RESTORING:  # its cell may run before the end of the move has been taken in
+        return holding.waiting > 0 or holding.running_since is not None
     return holding.phase is Phase.RESIDENT and (
         holding.running_since is not None or holding.admitted_at is not None
     )

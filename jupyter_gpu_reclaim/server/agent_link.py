@@ -65,8 +65,6 @@ class AgentLink:
                 return self._take_status(self._waiting(0))
             case "room_wanted":
                 return self._take_status(self._room_wanted(counts(message.get("gpus"))))
-            case "place_wanted":
-                return self._take_status(self._place_wanted(count(message.get("cells", 1))))
             case "ping" if not self._writer.is_closing():
                 self.tell("pong")
             case "progress":
@@ -84,10 +82,6 @@ class AgentLink:
         since = (self.status.room_wanted_at or datetime.now(UTC)) if gpus else None
         return replace(self.status, room_wanted=gpus, room_wanted_at=since)
 
-    def _place_wanted(self, cells: int) -> AgentStatus:
-        since = (self.status.place_wanted_at or datetime.now(UTC)) if cells else None
-        return replace(self.status, place_wanted_at=since)
-
     def _take_status(self, new: AgentStatus) -> bool:
         old, self.status = self.status, new
         first, self.reported = not self.reported, True
@@ -97,7 +91,7 @@ class AgentLink:
             first
             or (new.phase, new.waiting, new.room_wanted) != (old.phase, old.waiting, old.room_wanted)
             or (new.running_since is None) != (old.running_since is None)
-            or (new.place_wanted_at is None) != (old.place_wanted_at is None)
+            or new.place_wanted_at != old.place_wanted_at
         )
 
     def close(self) -> None:

@@ -85,14 +85,16 @@ def test_user_code_inside_keeps_it_open(gate: Gate) -> None:
 
 
 def test_waiters_pass_when_it_opens(gate: Gate, changes: queue.SimpleQueue[None]) -> None:
-    """All who wait at the closed gate get in when it opens, and each is counted as passed."""
+    """All who wait at the closed gate get in when it opens; each is counted as passed, and as running since then."""
     gate.close()
     waiters = [Waiter(gate) for _ in range(3)]
     until(lambda: len(gate.waiting) == 3, changes)
     gate.become(RECLAIMED)
     assert not gate.inside
+    opened_at = time.time()
     gate.open()
     assert [waiter.result() for waiter in waiters] == [None, None, None]
+    assert min(waiter.passage.since_at for waiter in waiters) >= opened_at
     assert (gate.passed, len(gate.waiting)) == (3, 0)
 
 
@@ -280,10 +282,10 @@ def test_a_place_is_kept_while_anybody_is_inside(gate: Gate, changes: queue.Simp
     gate.enter(second)
     gate.inside.discard(first.passage)
     gate.left(first.passage)
-    assert gate.has_place
+    assert gate.has_place()
     gate.inside.discard(second)
     gate.left(second)
-    assert not gate.has_place
+    assert not gate.has_place()
 
 
 def test_places_are_neither_lost_nor_kept(gate: Gate, changes: queue.SimpleQueue[None]) -> None:
@@ -313,4 +315,4 @@ def test_places_are_neither_lost_nor_kept(gate: Gate, changes: queue.SimpleQueue
     stop.set()
     changes.put(None)
     arbiter.join(DEADLINE)
-    assert (gate.has_place, gate.inside, gate.waiting) == (False, set(), {})
+    assert (gate.has_place(), gate.inside, gate.waiting) == (False, set(), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class InLine(Rig):
         """Send a cell; returns when the server has heard that it waits for a place."""
         seen = len(self.server.heard)
         request = self.kernel.client.execute(code, stop_on_error=False)
-        self.server.wait_for_op("place_wanted", seen, cells=1)
+        self.server.wait_for(lambda told: told["op"] == "status" and told["place_wanted_at"], seen)
         return request
 
     def admitted(self, code: str) -> str:
@@ -58,8 +59,26 @@ def test_a_cell_waits_its_turn_and_is_seen_to(line: InLine) -> None:
         seen = len(line.server.heard)
         line.server.tell("admit")
         assert line.kernel.finish(request).text == "'precious'"
-        line.server.wait_for_op("place_wanted", seen, cells=0)
         line.server.wait_for_op("status", seen, place_wanted_at=None, running_since_at=None)
+
+
+def test_the_server_can_always_count_who_waits_and_who_runs(line: InLine) -> None:
+    """Admitted or restored, whatever the agent says until the cell's end says of itself that code waits or runs."""
+    busy = line.folder / "counted"
+    os.mkfifo(busy)
+    for begin, go in ((line.start_in_line, "admit"), (line.start_waiting, "resume")):
+        if go == "resume":
+            line.reclaim()
+        request = begin(f"open({str(busy)!r}).read()")
+        seen, told_at = len(line.server.heard), time.time()
+        line.server.ask_later(go)
+        with busy.open("w"):
+            line.server.wait_for_op("status", seen, phase="resident", waiting=0, place_wanted_at=None)
+            assert line.server.ask("look")["running_since_at"] > told_at, "what it has waited it has not run"
+            told = [m for m in line.server.heard[seen:] if m["op"] not in ("ping", "progress", "reply")]
+        assert line.kernel.finish(request).status == "ok"
+        assert {message["op"] for message in told} == {"status"}
+        assert all(m["waiting"] or m["place_wanted_at"] or m["running_since_at"] for m in told), told
 
 
 def test_the_end_of_a_turn_is_told_at_once(python: str, tmp_path: Path) -> None:
@@ -95,7 +114,7 @@ def test_without_gpu_memory_nobody_waits(python: str, tmp_path: Path) -> None:
         rig.start()
         assert rig.kernel.run("1 + 1").text == "2"
         rig.use_bytes()  # two more cells; the second takes the bytes
-        assert [told for told in rig.server.heard if told["op"] == "place_wanted"] == []
+        assert not any(told.get("place_wanted_at") for told in rig.server.heard)
         assert rig.admitted("t.read()") == "'precious'"
     finally:
         rig.stop()
@@ -131,7 +150,7 @@ def test_a_restore_is_an_admission(line: InLine) -> None:
     seen = len(line.server.heard)
     line.restore()
     assert line.kernel.finish(request).text == "'precious'"
-    assert [told for told in line.server.heard[seen:] if told.get("op") == "place_wanted"] == []
+    assert not any(told.get("place_wanted_at") for told in line.server.heard[seen:])
     assert line.admitted("t.read()") == "'precious'"
 
 

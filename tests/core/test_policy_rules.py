@@ -471,6 +471,8 @@ def test_running_places_go_in_order_of_arrival():
         Wait("c", Reason.NO_PLACE, 2),
         Restore("w", Reason.USER_CODE),
     )
+    came_back = replace(busy, phase=Phase.RESTORING, waiting=0)
+    assert decide(world(came_back, first), policy, {})[1] == Wait("b", Reason.NO_PLACE, 1), "it runs already"
     subshell = replace(busy, place_wanted_at=NOW)
     assert decide(world(subshell), policy, {}) == (Admit("a", Reason.PLACE),), "it has its place already"
     assert decide(world(busy, first, second), POLICY, {})[1:] == (

@@ -8,7 +8,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -91,19 +91,21 @@ async def test_wishes_for_room_and_for_a_place_are_kept_and_wake(tmp_path: Path)
         since = link.status.room_wanted_at
         assert since is not None
         peer.say("room_wanted", gpus={"GPU-1": 2 << 20})
-        peer.say("place_wanted", cells=1)
-        await changes.until(lambda: link.status.place_wanted_at is not None)
+        peer.say("ping")
+        assert (await peer.hear())["op"] == "pong"
         assert link.status.room_wanted_at == since
-        assert len(changes.seen) == heard + 2
         peer.say("room_wanted", gpus={})
-        peer.say("place_wanted", cells=0)
-        await changes.until(lambda: link.status.place_wanted_at is None)
-        assert (link.status.room_wanted, link.status.room_wanted_at) == ({}, None)
-        assert len(changes.seen) == heard + 4
+        await changes.until(lambda: link.status.room_wanted == {})
+        assert link.status.room_wanted_at is None
+        assert len(changes.seen) == heard + 2
         at = 1_700_000_000
-        peer.say("status", phase="resident", room_wanted={"GPU-1": 5}, room_wanted_at=at, place_wanted_at=at)
-        await changes.until(lambda: link.status.room_wanted == {"GPU-1": 5})
-        assert link.status.room_wanted_at.timestamp() == link.status.place_wanted_at.timestamp() == at
+        wishes = {"room_wanted": {"GPU-1": 5}, "room_wanted_at": at}
+        another_cell = at + 1  # which nobody has told to go ahead
+        for place_wanted_at in (at, at, another_cell):
+            peer.say("status", phase="resident", **wishes, place_wanted_at=place_wanted_at)
+        await changes.until(lambda: link.status.place_wanted_at == datetime.fromtimestamp(another_cell, UTC))
+        assert link.status.room_wanted_at == datetime.fromtimestamp(at, UTC)
+        assert len(changes.seen) == heard + 4
 
 
 async def test_a_wrong_secret_is_turned_away(tmp_path: Path) -> None:
