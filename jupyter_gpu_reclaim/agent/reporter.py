@@ -75,6 +75,8 @@ class Reporter:
                 if time.monotonic() >= self.next_beat():
                     self.beat()
                 else:
+                    if self._is_end_of_turn():
+                        self.measure()
                     self.push(only_if_urgent=True)
                 self._look_after_orphans()
             except Exception as error:  # whatever it is, the next beat must come
@@ -200,6 +202,12 @@ class Reporter:
         wishes = self._room.wishes()
         if wishes != self._sent_room and self._link.send({"op": "room_wanted", "gpus": bytes_by_gpu(wishes)}):
             self._sent_room = wishes
+
+    def _is_end_of_turn(self):
+        """With running places: whether the server takes code for running that has ended."""
+        sent, gate = self._sent_status, self._gate
+        running = sent is not None and sent["running_since_at"] is not None
+        return running and gate.place_needed is not None and gate.running_since_at() is None
 
     def _is_urgent(self, status, sent):
         """Whether the server should hear of it now: it acts on these; with places, also on the end of user code."""

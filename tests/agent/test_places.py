@@ -82,7 +82,8 @@ def test_the_server_can_always_count_who_waits_and_who_runs(line: InLine) -> Non
 
 
 def test_the_end_of_a_turn_is_told_at_once(python: str, tmp_path: Path) -> None:
-    """Two kernels, one place: the second runs when the first has left, long before the next regular report."""
+    """Two kernels, one place: the second runs when the first has left, long before the next regular report; with the
+    end is told what the kernel holds now."""
     first, second = (InLine(python, tmp_path / name) for name in "ab")
     try:
         for rig in (first, second):
@@ -90,7 +91,7 @@ def test_the_end_of_a_turn_is_told_at_once(python: str, tmp_path: Path) -> None:
             rig.start().use_bytes()
         busy = tmp_path / "busy"
         os.mkfifo(busy)
-        running = first.start_in_line(f"open({str(busy)!r}).read()")
+        running = first.start_in_line(f"open({str(busy)!r}).read(); u = Bytes('more')")
         seen = len(first.server.heard)
         first.server.tell("admit")
         with busy.open("w"):
@@ -98,7 +99,8 @@ def test_the_end_of_a_turn_is_told_at_once(python: str, tmp_path: Path) -> None:
             waiting = second.start_in_line("print('second')")
             assert second.server.ask("look")["running_since_at"] is None
             seen = len(first.server.heard)
-        first.server.wait_for_op("status", seen, running_since_at=None)
+        ended = first.server.wait_for_op("status", seen, running_since_at=None)
+        assert ended["gpus"]["GPU-test"]["allocated_bytes"] == len("preciousmore")
         second.server.tell("admit")
         assert second.kernel.finish(waiting).text == "second"
         assert first.kernel.finish(running).status == "ok"
