@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from jupyter_gpu_reclaim.core.model import (
     Event,
@@ -63,6 +64,7 @@ class KernelMemory:
     place_refused: datetime | None = None  # the wait for a running place, by its beginning, that was ended
     proposed_for: datetime | None = None  # dry run: the idle spell that was logged, by its beginning
     disagrees_since: datetime | None = None
+    laid: tuple[Holding, Mapping[str, Any], Holding] | None = None  # what was seen, known, and came of both
 
     @property
     def kernel_id(self) -> str:
@@ -108,9 +110,11 @@ class KernelMemory:
             "restore_wanted_at": self.waiting_since if phase is Phase.RECLAIMED else None,
             "retry_at": self.retry_at,
         }
-        # Most kernels are as they were seen, and making another of each takes most of the time of a round.
-        news = {name: value for name, value in known.items() if getattr(seen, name) != value}
-        return replace(seen, **news) if news else seen
+        # Most kernels are as they were, and making another holding of each takes most of the time of a round.
+        if self.laid is None or self.laid[0] is not seen or self.laid[1] != known:
+            news = {name: value for name, value in known.items() if getattr(seen, name) != value}
+            self.laid = seen, known, replace(seen, **news) if news else seen
+        return self.laid[2]
 
     def _was_admitted(self, now: datetime) -> bool:
         return self.admitted_at is not None and now - self.admitted_at < ADMITTED_FOR

@@ -70,6 +70,8 @@ class ServerObserver:
         self._nvml = nvml
         self._owner = owner
         self._processes = ProcessesByKernel()
+        # By kernel id, and what each was made of: seldom is that new, and comparing it is quicker than making another.
+        self._managed: dict[str, tuple[tuple, Holding]] = {}
         self._hardware = PatientThread(
             lambda: Hardware(nvml.read(), available_host_bytes()), DRIVER_LIMIT, "gpu-reclaim-nvml"
         )
@@ -80,6 +82,8 @@ class ServerObserver:
         now = datetime.now(UTC)
         kernels = await self._kernels(now)
         seen = self._join(hardware.reading, kernels)
+        for kernel_id in self._managed.keys() - seen.keys():
+            del self._managed[kernel_id]
         return Snapshot(
             taken_at=now,
             gpus=hardware.reading.gpus,
@@ -160,7 +164,12 @@ class ServerObserver:
         link = self._links.link(kernel.kernel_id)
         if link is None:
             return unmanaged_holding(kernel, seen, self._why_unmanaged(kernel, now))
-        return managed_holding(kernel, link.pid, link.status, link.progress, seen)
+        facts = (kernel, link.pid, link.status, link.progress, seen)
+        made_of, holding = self._managed.get(kernel.kernel_id, (None, None))
+        if holding is None or made_of != facts:
+            holding = managed_holding(*facts)
+            self._managed[kernel.kernel_id] = facts, holding
+        return holding
 
     def _why_unmanaged(self, kernel: KernelFacts, now: datetime) -> str:
         if not kernel.is_here:

@@ -7,7 +7,6 @@ import logging
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,15 +18,13 @@ import pytest
 from agent_peer import agent_of, listening
 from jupyter_server.gateway.managers import GatewayKernelManager
 
-from jupyter_gpu_reclaim.core.model import Gpu
+from jupyter_gpu_reclaim.core.model import Gpu, Holding, Phase
 from jupyter_gpu_reclaim.gpu.nvml import Reading
 from jupyter_gpu_reclaim.server import observer as observer_module
-from jupyter_gpu_reclaim.server import patient_thread
 from jupyter_gpu_reclaim.server.injection import Injection
 from jupyter_gpu_reclaim.server.labels import NotebookLabels
 from jupyter_gpu_reclaim.server.link import AgentLinks
 from jupyter_gpu_reclaim.server.observer import ServerObserver
-from jupyter_gpu_reclaim.server.patient_thread import PatientThread, StillBusy
 from jupyter_gpu_reclaim.server.processes import command_name, lineage, parent_pid
 from jupyter_gpu_reclaim.server.processes_by_kernel import ProcessesByKernel
 
@@ -169,6 +166,44 @@ async def test_a_look_joins_gpu_process_and_agent(tmp_path: Path) -> None:
     assert remote.unsupported == observer_module.ELSEWHERE
 
 
+async def test_a_holding_is_made_anew_exactly_when_something_of_it_is_new(tmp_path: Path) -> None:
+    """The same object while nothing changes; each source by itself (agent, progress, driver, title) makes another."""
+    async with listening(tmp_path) as (links, changes):
+        peer, link = await agent_of(links, "k")
+        peer.say("status", **STATUS)
+        await changes.until(lambda: link.reported)
+        driver = Driver(Reading(gpus=(GPU,), processes={"A": {os.getpid(): 20}}, busy={"A": {}}))
+        kernels = Kernels(k=None)
+        observer = observer_of(kernels, links, driver)
+
+        async def look() -> Holding | None:
+            return next(iter((await observer.snapshot()).holdings), None)
+
+        first = await look()
+        assert await look() is first
+        peer.say("status", **{**STATUS, "phase": "restoring"}, host_bytes=7)
+        await changes.until(lambda: link.status.phase is Phase.RESTORING)
+        told = await look()
+        assert (told.host_bytes, told.phase, told.moved_bytes) == (7, Phase.RESTORING, None)
+        peer.say("progress", done_bytes=4, total_bytes=8)
+        peer.say("ping")
+        assert (await peer.hear())["op"] == "pong"
+        assert (await look()).moved_bytes == 4
+        peer.say("status", **STATUS)
+        await changes.until(lambda: link.status.phase is Phase.RESIDENT)
+        assert (await look()).footprint == {"A": 20}
+        driver.reading = Reading(
+            gpus=(GPU,), processes={"A": {os.getpid(): 30}}, busy={"A": {os.getpid(): 5}}
+        )
+        grown = await look()
+        assert (grown.footprint, grown.gpu_busy) == ({"A": 30}, True)
+        assert await look() is grown
+        kernels.pids.clear()
+        assert await look() is None
+        kernels.pids["k"] = None
+        assert await look() == grown
+
+
 async def test_an_agent_that_never_says_hello_has_its_sentence(tmp_path: Path) -> None:
     """At first the kernel is starting; half a minute later the sentence says what keeps the agent away."""
     async with listening(tmp_path) as (links, _):
@@ -232,49 +267,3 @@ async def test_a_hanging_driver_costs_one_thread_and_no_look(
             while (snapshot := await observer.snapshot()).gpus is None:
                 await asyncio.sleep(0.01)
         assert (snapshot.gpus, snapshot.gpus_problem) == ((GPU,), None)
-
-
-async def test_a_thread_hands_on_what_its_call_raises() -> None:
-    """An exception in the thread is the caller's, and the next call starts afresh."""
-    answers = iter([ZeroDivisionError("once"), 5])
-
-    def call() -> int:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    thread = PatientThread(call, timedelta(seconds=20), "test")
-    with pytest.raises(ZeroDivisionError):
-        await thread.result()
-    assert await thread.result() == 5
-
-
-async def test_a_thread_is_kept_for_a_while_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that follow soon run in the same thread; left alone it ends, and the next call has another."""
-    monkeypatch.setattr(patient_thread, "KEPT_SECONDS", 0.2)
-    thread = PatientThread(threading.current_thread, timedelta(seconds=20), "test")
-    first = await thread.result()
-    assert await thread.result() is first
-    await asyncio.to_thread(first.join, 20)
-    assert not first.is_alive()
-    assert await thread.result() is not first
-
-
-async def test_a_slow_answer_is_taken_when_it_comes() -> None:
-    """A call that came too late is not run again: its answer is the next caller's."""
-    come = threading.Event()
-    thread = PatientThread(lambda: come.wait(20), timedelta(milliseconds=10), "test")
-    with pytest.raises(StillBusy) as busy:
-        await thread.result()
-    assert busy.value.since > timedelta(0)
-    come.set()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            assert await thread.result() is True
-            break
-        except StillBusy:
-            await asyncio.sleep(0.01)
-    else:
-        raise AssertionError("the answer never came")
