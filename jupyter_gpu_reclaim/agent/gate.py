@@ -132,7 +132,8 @@ class Gate:
 
     def has_place(self):
         """Whether any of the kernel's user code has a running place; what comes to it runs in the same."""
-        return any(passage.has_place for passage in (*list(self.inside), *list(self.waiting)))
+        # Those that wait first: who goes in meanwhile is met twice, not missed.
+        return any(passage.has_place for passage in (*list(self.waiting), *list(self.inside)))
 
     def lacks_place(self):
         """Whether user code would have to wait at the open gate."""

@@ -7,7 +7,8 @@ a different `version` in hello is answered by `rejected` and the agent stays awa
 agent → server
     hello             version, kernel_id, secret, pid, python, ipykernel, phase     first line, always
     status            see `STATUS_KEYS`; pushed when something changed, never more often than `sample_seconds`,
-                      and at once when phase or waiting changes (not for each cell that starts or ends)
+                      and at once when the phase, a wait or a wish changes (not for each cell that starts or
+                      ends, unless there are running places)
     restore_wanted    cells (how many wait), trigger ("execute", "comm_msg", …)     user code reached the closed gate
     restore_unwanted  —                                                             the last one that waited gave up
     room_wanted       gpus {uuid: bytes}            running code could not take so much of the driver and waits for it

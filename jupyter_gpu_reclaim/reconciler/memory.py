@@ -111,10 +111,12 @@ class KernelMemory:
             "retry_at": self.retry_at,
         }
         # Most kernels are as they were, and making another holding of each takes most of the time of a round.
-        if self.laid is None or self.laid[0] is not seen or self.laid[1] != known:
+        seen_before, known_before, laid = self.laid or (None, None, seen)
+        if seen_before is not seen or known_before != known:
             news = {name: value for name, value in known.items() if getattr(seen, name) != value}
-            self.laid = seen, known, replace(seen, **news) if news else seen
-        return self.laid[2]
+            laid = replace(seen, **news) if news else seen
+            self.laid = seen, known, laid
+        return laid
 
     def _was_admitted(self, now: datetime) -> bool:
         return self.admitted_at is not None and now - self.admitted_at < ADMITTED_FOR

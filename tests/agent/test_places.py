@@ -100,7 +100,7 @@ def test_the_end_of_a_turn_is_told_at_once(python: str, tmp_path: Path) -> None:
             assert second.server.ask("look")["running_since_at"] is None
             seen = len(first.server.heard)
         ended = first.server.wait_for_op("status", seen, running_since_at=None)
-        assert ended["gpus"]["GPU-test"]["allocated_bytes"] == len("preciousmore")
+        assert ended["gpus"]["GPU-test"]["allocated_bytes"] == len("precious") + len("more")
         second.server.tell("admit")
         assert second.kernel.finish(waiting).text == "second"
         assert first.kernel.finish(running).status == "ok"

@@ -43,6 +43,7 @@ class Kernels:
 
     def __init__(self, **pids: int | None) -> None:
         self.pids = pids
+        self.spec_name = "python3"
 
     def list_kernel_ids(self) -> list[str]:
         """See `MappingKernelManager`."""
@@ -57,7 +58,7 @@ class Kernels:
         provisioner = SimpleNamespace(pid=self.pids[kernel_id], kernel_spec=spec)
         if kernel_id == "remote":
             return GatewayKernelManager(kernel_name="python3")
-        return SimpleNamespace(kernel_name="python3", provisioner=provisioner)
+        return SimpleNamespace(kernel_name=self.spec_name, provisioner=provisioner)
 
 
 class Sessions:
@@ -167,7 +168,7 @@ async def test_a_look_joins_gpu_process_and_agent(tmp_path: Path) -> None:
 
 
 async def test_a_holding_is_made_anew_exactly_when_something_of_it_is_new(tmp_path: Path) -> None:
-    """The same object while nothing changes; each source by itself (agent, progress, driver, title) makes another."""
+    """The same object while nothing changes; each source by itself (agent, progress, driver, Jupyter) makes another."""
     async with listening(tmp_path) as (links, changes):
         peer, link = await agent_of(links, "k")
         peer.say("status", **STATUS)
@@ -198,6 +199,9 @@ async def test_a_holding_is_made_anew_exactly_when_something_of_it_is_new(tmp_pa
         grown = await look()
         assert (grown.footprint, grown.gpu_busy) == ({"A": 30}, True)
         assert await look() is grown
+        kernels.spec_name = "other"
+        assert (await look()).label == "other"
+        kernels.spec_name = "python3"
         kernels.pids.clear()
         assert await look() is None
         kernels.pids["k"] = None
