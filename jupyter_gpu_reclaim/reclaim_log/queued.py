@@ -27,24 +27,31 @@ from jupyter_gpu_reclaim.reclaim_log.worker import TookTooLong, Worker
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-DIRECT_SECONDS = 0.5
-"""A database that has not taken rows by then gets them later, from the disk; nobody who acts waits longer for it."""
+ANSWER_WITHIN = timedelta(seconds=0.5)
 DISK_SECONDS = 5.0
 GIVEN, MOST_LISTINGS = "~", 16
-SLOW = f"The reclaim log's database has not answered within {DIRECT_SECONDS:g} s."
 LONGEST_PAUSE_SECONDS = 30.0
 
 
 class QueuedReclaimLog:
     """A log that takes rows as long as the database or the disk does, and hands them on once each, in their order.
 
-    While rows wait on the disk, new ones go behind them. `folder` is this user's own, on a local disk.
+    While rows wait on the disk, new ones go behind them. `folder` is this user's own, on a local disk. A database that
+    has not taken rows after `answer_within` gets them later, from the disk: nobody who acts waits longer for it.
     """
 
     def __init__(
-        self, log: SqlReclaimLog, folder: Path, personal: PersonalData | None = None, **queue: Any
+        self,
+        log: SqlReclaimLog,
+        folder: Path,
+        personal: PersonalData | None = None,
+        *,
+        answer_within: timedelta = ANSWER_WITHIN,
+        **queue: Any,
     ) -> None:
         self._log = log
+        self._answer_within = answer_within.total_seconds()
+        self._slow = f"The reclaim log's database has not answered within {self._answer_within:g} s."
         self._queue = DiskQueue(folder, **queue)
         self._alarms = KnownAlarms(folder)
         self._personal = personal or PersonalData()
@@ -178,7 +185,7 @@ class QueuedReclaimLog:
 
     async def _appended(self, rows: Sequence[Transition]) -> bool:
         try:
-            async with asyncio.timeout(DIRECT_SECONDS):
+            async with asyncio.timeout(self._answer_within):
                 await self._log.append(rows)
         except (LogUnavailable, TimeoutError) as error:
             self._failed(error)
@@ -202,7 +209,7 @@ class QueuedReclaimLog:
             ) from error
 
     def _failed(self, error: Exception) -> None:
-        problem = str(error) or SLOW
+        problem = str(error) or self._slow
         if problem != self._database_problem:
             logger.warning("Rows of the reclaim log wait on disk: %s", problem)
         self._database_problem = problem
@@ -258,13 +265,13 @@ class QueuedReclaimLog:
 
     async def _alarms_of(self, asked: Any, first: bool) -> tuple[list[Transition], str | None]:
         try:
-            async with asyncio.timeout(DIRECT_SECONDS):
+            async with asyncio.timeout(self._answer_within):
                 page, following = await asked
         except (LogUnavailable, TimeoutError) as error:
             known = await self._on_disk(self._alarms.read) if first else None
             if known is None:
-                raise LogUnavailable(str(error) or SLOW) from error
-            logger.warning("Alarms are taken from %s: %s", self._alarms.path, error or SLOW)
+                raise LogUnavailable(str(error) or self._slow) from error
+            logger.warning("Alarms are taken from %s: %s", self._alarms.path, error or self._slow)
             return known, None
         await self._remember_alarms(page)
         return page, following

@@ -19,18 +19,22 @@ from jupyter_gpu_reclaim.reclaim_log import PersonalData, QueuedReclaimLog, SqlR
 
 NewLog = Callable[..., SqlReclaimLog]
 NewQueued = Callable[..., QueuedReclaimLog]
+PATIENT = timedelta(minutes=1)
 
 
 @pytest.fixture
 def new_queued(
     new_log: NewLog, file: Path, jp_asyncio_loop: asyncio.AbstractEventLoop
 ) -> Iterator[NewQueued]:
-    """Makes logs with a queue, all on `file` and in one folder: servers of one user, one after another or at once."""
+    """Makes logs with a queue, all on `file` and in one folder: servers of one user, one after another or at once.
+
+    What goes to the disk is what the database refused, however slow the machine.
+    """
     made: list[QueuedReclaimLog] = []
 
     def make(**options: Any) -> QueuedReclaimLog:
         plain = new_log(patience=timedelta(milliseconds=50))
-        made.append(QueuedReclaimLog(plain, file.parent / "queue", **options))
+        made.append(QueuedReclaimLog(plain, file.parent / "queue", **{"answer_within": PATIENT, **options}))
         return made[-1]
 
     yield make
@@ -72,6 +76,18 @@ async def test_rows_wait_on_disk_and_are_handed_on(
     await log.handed_on()
     assert (log.waiting, log.complaint()) == (0, None)
     assert numbers(await everything(new_log())) == [6, 5, 4, 3, 2, 1]
+
+
+async def test_a_database_that_is_slow_holds_nobody_up(new_queued: NewQueued, new_log: NewLog) -> None:
+    """Rows that it has not taken in time are taken by the disk, and are read and written once, taken late or not."""
+    log = new_queued(answer_within=timedelta(0))
+    await log.append([row(1), row(2)])
+    assert log.waiting == 2
+    assert "has not answered within 0 s" in log.complaint()
+    assert numbers(await everything(log)) == [2, 1]
+    await log.handed_on()
+    assert (log.waiting, log.complaint()) == (0, None)
+    assert numbers(await everything(new_log())) == [2, 1]
 
 
 async def test_rows_that_wait_are_read_with_the_others(

@@ -20,7 +20,7 @@ class TestSqliteRetention(RetentionContract):
 
 async def test_it_is_itself_logged_and_takes_samples_along(log: SqlReclaimLog, tmp_path: Path) -> None:
     """What was deleted is a row of the log, and samples of the same age are gone with it."""
-    queued = QueuedReclaimLog(log, tmp_path / "queue")
+    queued = QueuedReclaimLog(log, tmp_path / "queue", answer_within=timedelta(minutes=1))
     usage = queued.usage("ada")
     noon = int(NOON.timestamp())
     await queued.append([row(1, at=NOON - timedelta(days=40))])

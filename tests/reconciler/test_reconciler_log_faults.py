@@ -101,7 +101,7 @@ async def test_reclaims_and_restores_go_on(trouble: Trouble, tmp_path: Path) -> 
     """Old kernels and a new one are reclaimed and restored meanwhile; then the log has each row once, in order."""
     file = tmp_path / "database" / "log.sqlite"
     plain = SqlReclaimLog(f"sqlite:///{file}", patience=timedelta(milliseconds=50))
-    log = QueuedReclaimLog(plain, tmp_path / "queue")
+    log = QueuedReclaimLog(plain, tmp_path / "queue", answer_within=timedelta(minutes=1))
     world, told = World(), []
     world.log = log
     kernel, other = world.start(A, idle=HOUR, g0=GIB), world.start("b" * LONG, g0=GIB)

@@ -208,7 +208,7 @@ async def test_nobody_elses_past_is_told(
     """Where servers share a database, log, export and report are of this server's user, however names are kept."""
     me, at = owner_name(), datetime.now(UTC).replace(microsecond=0)
     kept = PersonalData.kept(personal, tmp_path / "key")
-    mine = QueuedReclaimLog(plain, tmp_path / "queue", kept)
+    mine = QueuedReclaimLog(plain, tmp_path / "queue", kept, answer_within=timedelta(minutes=1))
     await mine.open()
     seconds = int(at.timestamp()) // 10 * 10
     await UsageStore(plain, "ada@elsewhere/0").write([held(seconds, "theirs", "ada")], {"GPU-1": GPU})
